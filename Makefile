@@ -1,0 +1,50 @@
+# One environment for everything: .venv, made from the lock file. KAFKA_HOME=DIR runs demo, tests and benchmarks on that
+# Apache Kafka instead of the embedded broker.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv with the locked dependencies and this package
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(READY) ## real purchases become embeddings in a Kafka topic (under 6 minutes)
+	$(BIN)/lurm demo
+
+test: $(READY) ## run all tests; also on real Kafka when KAFKA_HOME is set
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY) ## rewrite the code in the house's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## measure this machine; needs KAFKA_HOME for the peers on real Kafka
+	$(BIN)/python -m tests.bench
+
+lock: ## resolve the dependencies again and write requirements.lock
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet 'torch==2.13.0' '.[embedded,dev]'
+	{ echo '# Written by `make lock`. torch is the build for the machine: pip chooses it.'; \
+	  build/lock/bin/pip freeze --exclude lurm-stream | sed 's/+cpu$$//'; } > requirements.lock
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

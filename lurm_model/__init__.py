@@ -1,0 +1,4 @@
+"""The model LURM: Bag-of-Interests and the Self-supervised Multi-anchor Encoder Network (SMEN).
+
+Knows torch, neither Kafka nor RocksDB.
+"""

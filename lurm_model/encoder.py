@@ -1,0 +1,60 @@
+"""Full inference: the vectors of a batch of users as a pure function of (periods, model)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lurm_model.bundle import Bundle
+from lurm_model.collate import collate, user_range
+from lurm_model.errors import DeviceUnavailable
+from state.history import ScaleBags
+
+# Enough to keep two cores or a GPU busy; beyond it only memory grows.
+BATCH_USERS = 4096
+
+
+def choose_device(device: str) -> str:
+    """``"auto"`` is CUDA when there is one, else the CPU. **Raises** `DeviceUnavailable` for what is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # a CPU-only torch asserts
+        raise DeviceUnavailable(f"torch has no such device here, use --device auto: device={device}") from error
+    return device
+
+
+class Encoder:
+    """A bundle ready to encode: what depends on the model only is computed once, here.
+
+    Invariant: the result depends neither on the order nor on the grouping of users beyond float rounding; users
+    without periods get zeros. On CUDA the recurrences run in bfloat16 (our decision), on the CPU all is float32.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        self.device = choose_device(device)
+        self._config = bundle.config
+        self._idf = bundle.codebook.idf
+        self._smen = bundle.smen().to(self.device).eval()
+        with torch.inference_mode():
+            self._table = self._smen.table()
+
+    def encode(self, periods: Mapping[str, ScaleBags], n_users: int) -> NDArray[np.float32]:
+        """Every user's M vectors.
+
+        **Shapes**: the periods of every scale of the bundle, as `state.history.resolve` gives them -> float32[n, M, H].
+        """
+        out = np.zeros((n_users, self._config.n_anchors, self._config.d_anchor), np.float32)
+        for start in range(0, n_users, BATCH_USERS):
+            stop = min(start + BATCH_USERS, n_users)
+            part = {name: user_range(periods[name], start, stop) for name in self._config.scales}
+            out[start:stop] = self._encode_batch(part, stop - start)
+        return out
+
+    def _encode_batch(self, periods: Mapping[str, ScaleBags], n_users: int) -> NDArray[np.float32]:
+        batch = collate(periods, n_users, self._config, self._idf).to(self.device)
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
+            vectors = self._smen(batch, self._table)
+        return vectors.float().cpu().numpy()  # type: ignore[no-any-return]  # torch leaves numpy() untyped

@@ -1,0 +1,96 @@
+"""The questions asked of frozen embeddings: about who a user is, and about what comes after a cut in time."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lurm_model.codebook import attribute_tokens
+from lurm_model.events import Events, UserLabels
+from state.periods import Int64
+
+Bool = NDArray[np.bool_]
+
+# The first day of the fourth month of the Ta-Feng data, 2001-02-01, in Unix milliseconds.
+TA_FENG_CUT_MS = 980_985_600_000
+EVENTS_MIN = 5
+PREFERENCES = 20
+AGE_YOUNG = ("<25", "25-29", "30-34")
+AGE_OLD = ("45-49", "50-54", "55-59", "60-64", ">65")
+# A label's values rarer than this are not worth a question of their own.
+LABEL_USERS_MIN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Yes-or-no questions whose AUCs are averaged. **Shapes**: labels bool[n_users, q], known bool[n_users]."""
+
+    labels: Bool
+    known: Bool
+
+
+def ta_feng_tasks(events: Events, labels: UserLabels) -> Mapping[str, Task]:
+    """Age, churn and preference, as rows of all users."""
+    age = np.array(labels.columns["age_group"])
+    known = age != ""
+    ages = {
+        "age_ge_45": Task(np.isin(age, AGE_OLD)[:, None], known),
+        "age_lt_35": Task(np.isin(age, AGE_YOUNG)[:, None], known),
+    }
+    return ages | future_tasks(events, TA_FENG_CUT_MS)
+
+
+def event_tasks(events: Events, labels: UserLabels | None, cut_ms: int) -> Mapping[str, Task]:
+    """The same for any events: each column of labels against its values, churn and preference."""
+    return _label_tasks(events, labels) | future_tasks(events, cut_ms)
+
+
+def future_tasks(events: Events, cut_ms: int) -> dict[str, Task]:
+    """Churn: nothing after the cut. Preference: something of each of the most frequent categories after the cut."""
+    everyone = np.ones(len(events.users), np.bool_)
+    later = events.where(events.ts_ms >= cut_ms)
+    gone = np.bincount(later.user, minlength=len(events.users)) == 0
+    category, n_categories = item_categories(events)
+    top = np.argsort(-np.bincount(category[later.item], minlength=n_categories), kind="stable")[:PREFERENCES]
+    has = np.zeros((len(events.users), n_categories), np.bool_)
+    has[later.user, category[later.item]] = True
+    return {"churn": Task(gone[:, None], everyone), "preference": Task(has[:, top], everyone)}
+
+
+def item_categories(events: Events) -> tuple[Int64, int]:
+    """A category per item, its most widespread token shared with others, else the item itself; and their number."""
+    tokens_of = [attribute_tokens(attributes) for attributes in events.item_attributes]
+    count = Counter(token for tokens in tokens_of for token in tokens)
+    names = [
+        max(tokens, key=lambda token: (count[token], token)) if tokens else f"item {item}"
+        for item, tokens in zip(events.items, tokens_of, strict=True)
+    ]
+    values, category = np.unique(np.array(names), return_inverse=True)
+    return category.astype(np.int64), len(values)
+
+
+def eligible(events: Events, cut_ms: int) -> Int64:
+    """Users with enough before the cut to be asked about."""
+    return np.flatnonzero(np.bincount(events.user[events.ts_ms < cut_ms], minlength=len(events.users)) >= EVENTS_MIN)
+
+
+def _label_tasks(events: Events, labels: UserLabels | None) -> dict[str, Task]:
+    if labels is None:
+        return {}
+    row = {user: index for index, user in enumerate(labels.users)}
+    rows = np.array([row.get(user, -1) for user in events.users])
+    tasks = {}
+    for name, column in labels.columns.items():
+        values = np.where(rows >= 0, np.array([*column, ""])[rows], "")
+        frequent = [v for v, n in Counter(values.tolist()).items() if v and n >= LABEL_USERS_MIN]
+        if len(frequent) >= 2:
+            tasks[name] = Task(np.stack([values == v for v in sorted(frequent)], axis=1), values != "")
+    return tasks
+
+
+def default_cut(events: Events) -> int:
+    """Where the last quarter of the time begins, in Unix milliseconds."""
+    first, last = int(events.ts_ms.min()), int(events.ts_ms.max())
+    return last - (last - first) // 4

@@ -1,0 +1,112 @@
+"""Training, events -> bundle: items are embedded and clustered into a codebook, SMEN learns from two views of users."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lurm_model.bundle import Bundle
+from lurm_model.clustering import kmeans
+from lurm_model.codebook import Codebook
+from lurm_model.config import SmenConfig
+from lurm_model.encoder import choose_device
+from lurm_model.errors import TrainingDataError
+from lurm_model.events import Events, day_rows
+from lurm_model.items import ItemVectors, embed_items
+from lurm_model.learning import learn
+from lurm_model.progress import Progress, silent
+from lurm_model.smen import Smen
+from lurm_model.weighting import Float32, inverse_frequency
+from state.periods import Int64, day_of, parse_scales
+
+USERS_MIN = 100
+ITEMS_MIN = 100
+INTERESTS_MAX = 10_000
+# The width of item vectors is the width of an anchor: interest vectors start from the centroids.
+D_ITEM = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """What a training may be told; the defaults need no tuning.
+
+    ``n_interests`` None means half the items, at most `INTERESTS_MAX`.
+    """
+
+    scales: str = "day,month"
+    n_interests: int | None = None
+    epochs: int = 3
+    seed: int = 0
+    device: str = "auto"
+
+
+def train(events: Events, options: TrainOptions = TrainOptions(), progress: Progress = silent) -> Bundle:
+    """A bundle from these events; equal seeds give equal bundles on one machine.
+
+    **Raises** `TrainingDataError` when there are too few users or items.
+    """
+    events = events.compact()
+    if len(events.users) < USERS_MIN or len(events.items) < ITEMS_MIN:
+        found = f"users={len(events.users)} items={len(events.items)}"
+        raise TrainingDataError(f"too little to learn from, need {USERS_MIN} users and {ITEMS_MIN} items: {found}")
+    codebook, interest = make_codebook(events, options, progress)
+    config = SmenConfig(
+        n_interests=codebook.n_interests,
+        d_item=codebook.centroids.shape[1],
+        reference_day=int(day_of(events.ts_ms).max()),
+        scales=tuple(scale.name for scale in parse_scales(options.scales)),
+    )
+    smen = start_smen(config, codebook, options.seed)
+    rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
+    losses = learn(smen, rows, codebook.idf, options.epochs, (options.seed, choose_device(options.device)), progress)
+    weights = {name: tensor.detach().cpu().numpy() for name, tensor in smen.state_dict().items()}
+    return Bundle.build(config, codebook, weights, _summary(events, options), {"loss": losses})
+
+
+def make_codebook(events: Events, options: TrainOptions, progress: Progress) -> tuple[Codebook, Int64]:
+    """The codebook, and the interest of every item as int64[n_items]."""
+    progress("item vectors", 0, 1)
+    items = embed_items(events, D_ITEM, options.seed)
+    progress("item vectors", 1, 1)
+    n_clusters = options.n_interests or min(INTERESTS_MAX, max(1, len(events.items) // 2))
+    device = choose_device(options.device)
+    vectors = torch.from_numpy(items.vectors).to(device)
+    weights = torch.from_numpy(items.users_of.astype(np.float32)).to(device)
+    centroids, cluster = kmeans(vectors, weights, n_clusters, options.seed, progress)
+    interest = cluster.cpu().numpy().astype(np.int64)
+    idf = _idf(events, interest, len(centroids))
+    return _codebook(events, items, centroids.cpu().numpy(), interest, idf), interest
+
+
+def start_smen(config: SmenConfig, codebook: Codebook, seed: int) -> Smen:
+    """SMEN before any training: interest vectors from the centroids, everything else drawn by the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        smen = Smen(config)
+    with torch.no_grad():
+        smen.anchors.interests[: codebook.n_clusters] = torch.from_numpy(codebook.centroids)
+    return smen
+
+
+def _codebook(events: Events, items: ItemVectors, centroids: Float32, interest: Int64, idf: Float32) -> Codebook:
+    interest_of = dict(zip(events.items, interest.tolist(), strict=True))
+    return Codebook(interest_of, centroids, idf, items.tokens, items.token_vectors)
+
+
+def _idf(events: Events, interest: Int64, n_clusters: int) -> Float32:
+    """The idf of every interest over users; 0 for the unknown one."""
+    pairs = np.unique(events.user * n_clusters + interest[events.item])
+    frequency = np.bincount(pairs % n_clusters, minlength=n_clusters).astype(np.int64)
+    return np.append(inverse_frequency(len(events.users), frequency), np.float32(0))
+
+
+def _summary(events: Events, options: TrainOptions) -> dict[str, object]:
+    return {
+        "n_events": len(events),
+        "n_users": len(events.users),
+        "n_items": len(events.items),
+        "ts_ms_first": int(events.ts_ms.min()),
+        "ts_ms_last": int(events.ts_ms.max()),
+        "seed": options.seed,
+        "epochs": options.epochs,
+    }

@@ -1,0 +1,80 @@
+"""The partition record: one record per partition that travels in every transaction beside the rows.
+
+It says how far the source was applied, in which interest space the rows were counted, and the conservation ledger:
+``received = applied + skipped + rejected``. A fresh disk, an expired group offset or a recreated topic cannot hide.
+"""
+
+import msgspec
+
+from state.errors import FormatUnknown, SpaceMismatch, StoreCorrupt
+
+VERSION = 1
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """Counts of source records of one partition, since its first."""
+
+    received: int = 0
+    applied: int = 0
+    skipped: int = 0
+    rejected: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Nothing was lost or counted twice."""
+        return self.received == self.applied + self.skipped + self.rejected
+
+    def __add__(self, other: "Ledger") -> "Ledger":
+        return Ledger(
+            self.received + other.received,
+            self.applied + other.applied,
+            self.skipped + other.skipped,
+            self.rejected + other.rejected,
+        )
+
+
+class PartitionRecord(msgspec.Struct, frozen=True):
+    """What holds for a partition after a transaction.
+
+    ``next_offset`` is the source offset to read next; ``published`` the lowest ``seq`` whose user's embedding may not
+    be published yet; ``model_id`` the model for which ``published`` holds.
+    """
+
+    interest_space_id: str
+    scales: str
+    next_offset: int = 0
+    epoch: int = 0
+    published: int = 0
+    model_id: str = ""
+    ledger: Ledger = Ledger()
+    version: int = VERSION
+
+    def refuse_other(self, interest_space_id: str, scales: str) -> None:
+        """**Raises** `SpaceMismatch` unless the rows were counted in this interest space with these scales."""
+        if self.interest_space_id != interest_space_id:
+            raise SpaceMismatch(
+                "the state was counted with another codebook: "
+                f"state={self.interest_space_id} bundle={interest_space_id}"
+            )
+        if self.scales != scales:
+            raise SpaceMismatch(f"the state was counted with other scales: state={self.scales} settings={scales}")
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(PartitionRecord)
+
+
+def encode_record(record: PartitionRecord) -> bytes:
+    """JSON, so that an operator can read it in the changelog."""
+    return _encoder.encode(record)
+
+
+def decode_record(value: bytes) -> PartitionRecord:
+    """**Raises** `StoreCorrupt` when it is no partition record, `FormatUnknown` for another version."""
+    try:
+        record = _decoder.decode(value)
+    except msgspec.DecodeError as error:
+        raise StoreCorrupt("the partition record cannot be read") from error
+    if record.version != VERSION:
+        raise FormatUnknown(f"the partition record has another format: version={record.version} known={VERSION}")
+    return record

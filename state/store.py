@@ -1,0 +1,211 @@
+"""One partition's database: the rows, the partition record, the dirty marks and how far the changelog was applied.
+
+Invariants: the store is never ahead of the changelog, since callers write here only what a committed transaction
+holds (I2); rows, record, marks and changelog offset change in one WriteBatch (I3); no iterator outlives a call (I7);
+after a failed write the store refuses everything, for what it holds is unknown.
+"""
+
+import shutil
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rocksdict import Rdict, WriteBatch
+
+from state.dirty import DirtyMarks, Mark
+from state.errors import FormatUnknown, StoreUnavailable
+from state.history import Rows
+from state.options import MARKS, META, StoreResources, open_database
+from state.record import PartitionRecord, decode_record, encode_record
+from state.replay import newest_per_user
+from state.rows import RECORD_KEY, decode_rows, scan_range, seq_of, user_of
+
+FORMAT: Final = b"1"
+# Kafka's compaction forgets tombstones after delete.retention.ms, which we set to this on changelogs.
+TOMBSTONE_RETENTION_S: Final = 7 * 86_400
+
+_FORMAT_KEY: Final = b"format"
+_APPLIED_KEY: Final = b"applied"
+_APPLIED = struct.Struct("<qd")
+
+Write = tuple[bytes, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one committed transaction changed.
+
+    ``rows`` and ``marks`` are (key, value), None deletes; ``changelog_offset`` is that of the last changelog record.
+    """
+
+    rows: Sequence[Write]
+    record: PartitionRecord
+    changelog_offset: int
+    marks: Sequence[Write] = field(default=())
+
+
+class BagStore:
+    """The rows of one partition in RocksDB; see the module for its invariants."""
+
+    def __init__(self, path: Path, resources: StoreResources) -> None:
+        self.path = path
+        self._db = open_database(path, resources)
+        self._marks_db: Rdict = self._db.get_column_family(MARKS)
+        self._meta_db: Rdict = self._db.get_column_family(META)
+        self._marks_cf = self._db.get_column_family_handle(MARKS)
+        self._meta_cf = self._db.get_column_family_handle(META)
+        self._broken = False
+        self._check_format()
+        self.changelog_offset, self._applied_at_s = self._read_applied()
+        stored = self._db.get(RECORD_KEY)
+        self.record: PartitionRecord | None = None if stored is None else decode_record(stored)
+        self.marks = self._read_marks()
+
+    @classmethod
+    def open_fresh(cls, path: Path, resources: StoreResources, now_s: float) -> "BagStore":
+        """Open a store; one that was away for longer than the changelog keeps tombstones is wiped first."""
+        store = cls(path, resources)
+        if store.changelog_offset is None or now_s - store._applied_at_s < TOMBSTONE_RETENTION_S:
+            return store
+        store.close()
+        shutil.rmtree(path)
+        return cls(path, resources)
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these row keys, in their order."""
+        self._refuse_broken()
+        values: list[bytes | None] = self._db.get(list(keys)) if keys else []
+        return values
+
+    def read_users(self, users: Sequence[bytes]) -> tuple[list[bytes], Rows]:
+        """All rows of these users, from one snapshot; users without rows are missing in the answer."""
+        self._refuse_broken()
+        keys, values = [], []
+        iterator = self._db.snapshot().iter()
+        for user in users:
+            first, after = scan_range(user)
+            iterator.seek(first)
+            while iterator.valid() and (key := iterator.key()) < after:
+                keys.append(key)
+                values.append(iterator.value())
+                iterator.next()
+        return decode_rows(keys, values)
+
+    def users_after(self, user: bytes, n: int) -> list[bytes]:
+        """The next n users in the order of their ids, for a walk over everybody; ``b""`` begins it."""
+        self._refuse_broken()
+        found: list[bytes] = []
+        iterator = self._db.iter()
+        # The state's own keys start with a NUL, so every user comes after b"\0" and its successors.
+        iterator.seek(scan_range(user)[1] if user else b"\x01")
+        while len(found) < n and iterator.valid():
+            found.append(user_of(iterator.key()))
+            iterator.seek(scan_range(found[-1])[1])
+        return found
+
+    def apply(self, changes: Changes) -> None:
+        """Write what a committed transaction changed."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in changes.rows:
+            batch.delete(key) if value is None else batch.put(key, value)
+        batch.put(RECORD_KEY, encode_record(changes.record))
+        self._put_marks(batch, changes.marks)
+        self._write(batch, changes.changelog_offset)
+        self.record = changes.record
+
+    def clear_marks(self, marks: Sequence[Write]) -> None:
+        """Write marks alone, after an embedding was acknowledged."""
+        batch = WriteBatch(raw_mode=True)
+        self._put_marks(batch, marks)
+        self._write(batch, None)
+
+    def replay(self, records: Iterable[tuple[bytes, bytes | None, int]], changelog_offset: int) -> None:
+        """Apply changelog records (key, value, timestamp in ms) in order: the last one of a key wins.
+
+        Users of rows at or above the published watermark become dirty, marks below it are dropped.
+        """
+        timestamps: dict[bytes, int] = {}
+        newest: dict[bytes, bytes | None] = {}
+        for key, value, timestamp_ms in records:
+            newest[key] = value
+            timestamps[key] = timestamp_ms
+        stored = newest.pop(RECORD_KEY, None)
+        record = self.record if stored is None else decode_record(stored)
+        watermark = 0 if record is None else record.published
+        batch = WriteBatch(raw_mode=True)
+        for key, value in newest.items():
+            batch.delete(key) if value is None else batch.put(key, value)
+        if stored is not None:
+            batch.put(RECORD_KEY, stored)
+        dirty = newest_per_user(newest, timestamps, watermark)
+        self._put_marks(batch, self.marks.replay(dirty.users, dirty.columns))
+        self._put_marks(batch, [(user, None) for user in self.marks.drop_below(watermark)])
+        self._write(batch, changelog_offset)
+        self.record = record
+
+    def close(self) -> None:
+        """Give up the database and its lock."""
+        self._broken = True
+        for handle in (self._marks_db, self._meta_db, self._db):
+            handle.close()
+        # The lock is freed when the last handle dies, column families' included.
+        del self._marks_cf, self._meta_cf, self._marks_db, self._meta_db, self._db
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes on disk, estimated number of rows, and bytes waiting for compaction."""
+        names = {
+            "disk_bytes": "rocksdb.total-sst-files-size",
+            "rows": "rocksdb.estimate-num-keys",
+            "compaction_bytes": "rocksdb.estimate-pending-compaction-bytes",
+        }
+        return {name: self._db.property_int_value(key) or 0 for name, key in names.items()}
+
+    def _put_marks(self, batch: WriteBatch, marks: Sequence[Write]) -> None:
+        for user, mark in marks:
+            batch.delete(user, self._marks_cf) if mark is None else batch.put(user, mark, self._marks_cf)
+
+    def _write(self, batch: WriteBatch, changelog_offset: int | None) -> None:
+        if changelog_offset is not None:
+            # The wall clock only dates the disk, so that one away too long can be told; no row depends on it.
+            batch.put(_APPLIED_KEY, _APPLIED.pack(changelog_offset, time.time()), self._meta_cf)
+        with self._poisoned_on_failure():
+            self._db.write(batch)
+        if changelog_offset is not None:
+            self.changelog_offset = changelog_offset
+
+    @contextmanager
+    def _poisoned_on_failure(self) -> Iterator[None]:
+        self._refuse_broken()
+        try:
+            yield
+        except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB says
+            self._broken = True
+            raise StoreUnavailable(f"cannot write to the database: {error} path={self.path}") from error
+
+    def _refuse_broken(self) -> None:
+        if self._broken:
+            raise StoreUnavailable(f"the database is closed or a write failed: path={self.path}")
+
+    def _read_marks(self) -> DirtyMarks:
+        applied = -1 if self.record is None else seq_of(self.record.epoch, self.record.next_offset)
+        return DirtyMarks(((user, Mark.decode(value)) for user, value in self._marks_db.items()), applied)
+
+    def _check_format(self) -> None:
+        found = self._meta_db.get(_FORMAT_KEY)
+        if found is None:
+            self._meta_db.put(_FORMAT_KEY, FORMAT)
+        elif found != FORMAT:
+            raise FormatUnknown(
+                f"the database has another format: version={found.decode()} known={FORMAT.decode()} path={self.path}"
+            )
+
+    def _read_applied(self) -> tuple[int | None, float]:
+        value = self._meta_db.get(_APPLIED_KEY)
+        if value is None:
+            return None, 0.0
+        offset, at_s = _APPLIED.unpack(value)
+        return offset, at_s

@@ -1,0 +1,205 @@
+"""Wires a worker together: Faust with our driver and store, the ownership, the encode cycles, watchdog and health.
+
+The way of an event: `transport` (fetched batch) -> here -> `partition` (one transaction, one WriteBatch) with
+`events`, `ingest` and `state` -> `reencode` -> the embeddings topic.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import faust
+import uvloop
+from faust.stores import STORES
+from faust.transport.drivers import TRANSPORTS
+
+from lurm_model.bundle import Bundle
+from lurm_model.encoder import Encoder
+from state.options import StoreOptions, StoreResources
+from state.periods import Scale, format_scales
+from state.record import PartitionRecord
+from stream.embedding_record import EmbeddingWriter
+from stream.errors import ConfigInvalid
+from stream.events import EventDecoder, Limits
+from stream.fatal import die
+from stream.health import HealthServer
+from stream.metrics import WorkerMetrics
+from stream.observe import Observer
+from stream.ownership import Ownership
+from stream.partition import Names, Pipeline
+from stream.reencode import Reencoder
+from stream.settings import Settings
+from stream.transactions import ProducerOptions
+from stream.watchdog import Progress, Watchdog
+
+logger = logging.getLogger("lurm")
+
+TRANSPORT: Final = "lurm"
+STORE: Final = "lurmbags"
+TABLE: Final = "bags"
+# Batches in flight per partition: one in its transaction, one decoded behind it.
+_BATCHES_PER_PARTITION: Final = 2
+
+
+class LurmApp(faust.App):
+    """A Faust app that carries what our driver and store need."""
+
+    ownership: Ownership
+    accept_data_loss: bool
+
+
+class Worker:
+    """One worker process: built from data, run by `execute`."""
+
+    def __init__(self, settings: Settings, bundle: Bundle, scales: tuple[Scale, ...]) -> None:
+        self.settings = settings
+        self.metrics = WorkerMetrics()
+        self.metrics.model.info({"model_id": bundle.model_id, "interest_space_id": bundle.codebook.interest_space_id})
+        self.ownership = _ownership(settings, bundle, scales, self.metrics)
+        self.app = _faust_app(settings, self.ownership)
+        writer = EmbeddingWriter(bundle.model_id, bundle.space_id, settings.encode.dtype)
+        encoder = Encoder(bundle, settings.model.device)
+        encode = settings.encode
+        self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)
+        self._batches: set[asyncio.Task[None]] = set()
+        self._n_batches = 0
+        self._heartbeat = 0
+        self._observer = Observer(self.app, self.ownership)
+        self._watchdog = Watchdog(self._progress, self._dead, settings.worker.stuck_s_max)
+        self._register()
+
+    def execute(self) -> None:
+        """Run until stopped by a signal; ends the process."""
+        # The consumer's thread makes a loop of its own, so it is the policy that must be set.
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        health = HealthServer(
+            (self.settings.metrics.host, self.settings.metrics.port),
+            self.metrics.registry,
+            live=lambda: self._watchdog.is_alive() or not self.app.started,
+            ready=lambda: self.ownership.recovered,
+        )
+        logger.info("serving metrics: address=%s:%d", self.settings.metrics.host, health.port)
+        worker = faust.Worker(self.app, loglevel="WARN", redirect_stdouts=False, override_logging=False, quiet=True)
+        worker.spinner = None
+        try:
+            worker.execute_from_commandline()
+        finally:
+            self._watchdog.stop()
+            health.close()
+
+    def _register(self) -> None:
+        app, settings = self.app, self.settings
+        n = settings.topics.partitions
+        raw = {"key_serializer": "raw", "value_serializer": "raw", "value_type": bytes}
+        source = app.topic(settings.topics.events, partitions=n, acks=False, **raw)
+        app.Table(TABLE, key_type=bytes, value_type=bytes, partitions=n, recovery_buffer_size=8)
+        app.agent(source, name="ingest")(self._consume)
+        app.task(self._beat)
+        app.task(self._encode)
+        app.task(self._start_watching)
+
+    async def _consume(self, stream: Any) -> None:
+        limit = _BATCHES_PER_PARTITION * self.settings.topics.partitions
+        async for event in stream.events():
+            task = asyncio.create_task(self._apply(event.message))
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+            if len(self._batches) >= limit:
+                await asyncio.wait(self._batches, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _apply(self, message: Any) -> None:
+        """Apply one batch. An exception never reaches the stream, where Faust would acknowledge and go on (I9)."""
+        partition = self.ownership.partitions.get(message.partition)
+        try:
+            # A batch that a rebalance overtook will be fetched again by whoever owns the partition now.
+            if partition is not None and self._is_current(message):
+                await partition.apply(message.records, message.next, lambda: self._is_current(message))
+                self._n_batches += 1
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
+    def _is_current(self, message: Any) -> bool:
+        current: bool = message.generation_id == self.app.consumer_generation_id
+        return current and self.app.flow_control.is_active() and self.ownership.recovered
+
+    async def _encode(self) -> None:
+        try:
+            await self._reencoder.run()
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
+    async def _beat(self) -> None:
+        while not self.app.should_stop:
+            self._heartbeat += 1
+            self._observer.observe(time.time())
+            await asyncio.sleep(1.0)
+
+    async def _start_watching(self) -> None:
+        self._watchdog.start()
+
+    def _progress(self) -> Iterator[Progress]:
+        app, ownership = self.app, self.ownership
+        yield Progress("the event loop", self._heartbeat, idle=app.should_stop)
+        recovering = app.rebalancing and not ownership.recovered
+        yield Progress("recovery", (app.consumer_generation_id, ownership.n_replayed), idle=not recovering)
+        yield Progress("the source", self._n_batches, idle=not self._observer.behind)
+
+    def _dead(self) -> Iterator[str]:
+        for number in self.ownership.dead_producers():
+            yield f"the producer of partition {number} is dead"
+
+
+def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], metrics: WorkerMetrics) -> Ownership:
+    events, kafka, state = settings.events, settings.kafka, settings.state
+    if state.dir is None:
+        raise ConfigInvalid("no folder for the state: set LURM_STATE__DIR")
+    limits = Limits(events.value_bytes_max, events.future_s_max * 1000, events.age_s_max * 1000)
+    topics = settings.topics
+    shared = Pipeline(
+        names=Names(topics.events, settings.changelog_topic, topics.dead_letters, topics.embeddings, settings.app.id),
+        decoder=EventDecoder(bundle.codebook, events.weights, limits),
+        scales=scales,
+        empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
+        model_id=bundle.model_id,
+        metrics=metrics,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+    )
+    producers = ProducerOptions(
+        kafka.brokers, int(kafka.request_timeout_s * 1000), int(kafka.transaction_timeout_s * 1000)
+    )
+    resources = StoreResources(StoreOptions(state.cache_bytes, state.memtable_bytes, state.open_files_max))
+    return Ownership(state.dir / settings.app.id, resources, producers, shared)
+
+
+def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
+    TRANSPORTS.aliases[TRANSPORT] = "stream.transport:Transport"
+    STORES.aliases[STORE] = "stream.table:BagTable"
+    kafka = settings.kafka
+    ownership.folder.mkdir(parents=True, exist_ok=True)
+    app = LurmApp(
+        settings.app.id,
+        broker=[f"{TRANSPORT}://{broker.strip()}" for broker in kafka.brokers.split(",")],
+        store=f"{STORE}://",
+        datadir=str(ownership.folder / "faust"),
+        web_enabled=False,
+        topic_partitions=settings.topics.partitions,
+        topic_replication_factor=max(settings.topics.replication, 1),
+        topic_disable_leader=True,
+        table_standby_replicas=settings.state.standbys,
+        consumer_group_instance_id=settings.worker.instance or None,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=kafka.fetch_bytes,
+        broker_max_poll_records=kafka.poll_events,
+        broker_session_timeout=kafka.session_timeout_s,
+        broker_heartbeat_interval=kafka.session_timeout_s / 10,
+        broker_rebalance_timeout=kafka.rebalance_timeout_s,
+        broker_request_timeout=kafka.request_timeout_s,
+        producer_request_timeout=kafka.request_timeout_s,
+        stream_buffer_maxsize=16,
+        logging_config=None,
+    )
+    app.ownership = ownership
+    app.accept_data_loss = kafka.data_loss == "accept"
+    return app

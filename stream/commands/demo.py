@@ -1,0 +1,113 @@
+"""`lurm demo`: everything, with a broker of its own, in a few minutes."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stream.commands.progress import progress_bar
+from stream.errors import LurmError
+
+EXAMPLES = """
+\b
+Examples:
+  lurm demo
+  KAFKA_HOME=/opt/kafka lurm demo
+  lurm demo --synthetic --dir /tmp/demo
+"""
+_CONSUMER_DEADLINE_S = 60.0
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True,
+              help="Where everything goes; what an earlier demo left there is removed.")  # fmt: skip
+@click.option("--synthetic", "made_up", is_flag=True, help="A made-up click-stream instead of real purchases.")
+def demo(folder: Path, *, made_up: bool) -> None:
+    """Train on two months of real purchases, stream four through a worker, consume the embeddings.
+
+    Starts a broker of its own: the embedded one, or a node of the Apache Kafka that KAFKA_HOME names. Writes
+    summary.json, and ends with 1 when a single event is unaccounted for.
+    """
+    start = time.monotonic()
+    summary = _run(_clean(folder), made_up=made_up)
+    summary["seconds"] = round(time.monotonic() - start, 1)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    click.echo(_table(summary))
+    click.echo(f"written to {folder / 'summary.json'}")
+
+
+def _clean(folder: Path) -> Path:
+    for name in ("state", "bundle", "broker"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+def _run(folder: Path, *, made_up: bool) -> dict[str, Any]:
+    # torch and sklearn take seconds to import, which `lurm --help` need not wait for.
+    from stream import demo as machine  # noqa: PLC0415
+    from stream.embedded_broker import start_broker  # noqa: PLC0415
+    from stream.replay import newest_embeddings  # noqa: PLC0415
+    from stream.topics import create_missing  # noqa: PLC0415
+
+    _say("1/4 data: Ta-Feng, 817,741 grocery purchases of four months")
+    data = machine.demo_data(folder / "cache", _say, made_up=made_up)
+    _say(f"2/4 training on what comes first of {len(data.events):,} events")
+    with _training() as progress:
+        trained_s = machine.train_bundle(data, folder / "bundle", progress)
+    with start_broker(folder / "broker") as broker:
+        kind = "Apache Kafka (KAFKA_HOME)" if os.environ.get("KAFKA_HOME") else "embedded (noida-db)"
+        _say(f"3/4 streaming through a worker: broker={kind} {broker.brokers}")
+        settings, environment = machine.demo_settings(broker.brokers, folder)
+        create_missing(settings)
+        output = folder / "embeddings.jsonl"
+        consuming = ["consume", "--from-beginning", "--json"]
+        with machine.process(consuming, environment, output), progress_bar("events") as bar:
+            run = machine.stream_all(data, settings, environment, folder, bar)
+            newest = {user: embedding.seq for user, embedding in newest_embeddings(settings).items()}
+            consumed = _consumed(output, newest)
+        _say("4/4 counting what Kafka holds")
+        summary = machine.summarise(data, settings, run, consumed, kind)
+        return summary | {"training_s": round(trained_s, 1)}
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@contextmanager
+def _training() -> Iterator[Any]:
+    with progress_bar("training") as bar:
+
+        def listen(stage: str, done: int, total: int) -> None:
+            del stage
+            bar(done, total)
+
+        yield listen
+
+
+def _consumed(output: Path, newest: Mapping[str, int]) -> Mapping[str, int]:
+    """What the second process has read, once it has everybody's newest embedding. ``newest``: seq by user."""
+    deadline = time.monotonic() + _CONSUMER_DEADLINE_S
+    while time.monotonic() < deadline:
+        complete, _, _ = output.read_text(encoding="utf-8").rpartition("\n")
+        read = [json.loads(line) for line in complete.splitlines()]
+        last = {embedding["user_id"]: embedding["seq"] for embedding in read}
+        if last == newest:
+            return {"users_encoded": len(last), "embeddings_consumed": len(read)}
+        time.sleep(1.0)
+    missing = sum(last.get(user) != seq for user, seq in newest.items())
+    raise LurmError(f"the consumer did not get everybody's newest embedding: users={len(newest)} missing={missing}")
+
+
+def _table(summary: Mapping[str, Any]) -> str:
+    lines = [f"{name:22} {value:>16,}" for name, value in summary.items() if isinstance(value, int | float)]
+    lines.append(f"\n{'probe (AUC)':22} {'embedding':>12} {'raw bag':>12}")
+    lines += [f"{task:22} {auc['embedding']:>12.4f} {auc['bag']:>12.4f}" for task, auc in summary["probes"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""`lurm inspect`: what is known of one user, or whether the ledger of every partition balances."""
+
+import datetime
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from stream.bag_report import period_bags
+from stream.commands.progress import progress_bar
+from stream.embedding_record import Embedding
+from stream.errors import LurmError
+from stream.replay import newest_embeddings, newest_state, scales_of
+from stream.settings import Settings
+
+EXAMPLES = """
+\b
+Examples:
+  lurm inspect 01069
+  LURM_MODEL__BUNDLE=bundle lurm inspect 01069
+  lurm inspect 01069 --json
+  lurm inspect --ledger
+"""
+_TOP_ITEMS = 3
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("user", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--ledger", is_flag=True, help="Instead: received = applied + skipped + rejected, per partition.")
+@click.pass_obj
+def inspect(settings: Settings, user: str | None, *, as_json: bool, ledger: bool) -> None:
+    """Show a user's bags by period, and the last embedding; ends with 1 when nothing is known of the user.
+
+    With --ledger, show what became of every event; ends with 1 when one is unaccounted for.
+    """
+    if (user is None) == (not ledger):
+        raise click.UsageError("give either a user or --ledger")
+    if user is None:
+        _show_ledger(settings, as_json=as_json)
+    else:
+        _show_user(settings, user, as_json=as_json)
+
+
+def _show_user(settings: Settings, user: str, *, as_json: bool) -> None:
+    items = _top_items(settings)
+    with progress_bar("reading the topics") as progress:
+        embedding = newest_embeddings(settings, user, progress).get(user)
+        state = newest_state(settings, user, progress)
+    partition, rows = state.of_user(user.encode())
+    if partition is None and embedding is None:
+        raise LurmError(f"nothing is known of the user: user={user} changelog={settings.changelog_topic}")
+    known = partition is not None
+    seq = int(rows.seq.max()) if known else None
+    found: dict[str, Any] = {
+        "user_id": user,
+        "partition": partition,
+        "seq": seq,
+        "event_time_ms": int(rows.event_time_ms.max()) if known else None,
+        "periods": [bag._asdict() for bag in period_bags([user.encode()], rows, scales_of(settings, state))]
+        if known
+        else [],
+        "embedding": None if embedding is None else _embedding(embedding, seq),
+    }
+    if items:
+        shown = {interest for bag in found["periods"] for interest in bag["interests"]}
+        found["items"] = {interest: items[interest] for interest in sorted(shown) if interest in items}
+    click.echo(msgspec.json.encode(found).decode() if as_json else "\n".join(_user_lines(found)))
+
+
+def _embedding(embedding: Embedding, seq: int | None) -> dict[str, Any]:
+    return {
+        "seq": embedding.seq,
+        "model_id": embedding.model_id,
+        "space_id": embedding.space_id,
+        "norm": embedding.norm,
+        "encoded_at_ms": embedding.encoded_at_ms,
+        "pending": seq is not None and embedding.seq < seq,
+    }
+
+
+def _user_lines(found: Mapping[str, Any]) -> list[str]:
+    lines = [f"user={found['user_id']} partition={found['partition']} seq={found['seq']} "
+             f"newest_event={_utc(found['event_time_ms'])}"]  # fmt: skip
+    for bag in found["periods"]:
+        interests = " ".join(f"{interest}:{count}" for interest, count in bag["interests"].items())
+        lines.append(f"  {bag['scale']:<7} {bag['period']:<10} seq={bag['seq']}  {interests}")
+    for interest, names in found.get("items", {}).items():
+        lines.append(f"  interest {interest}: {', '.join(names)}")
+    last = found["embedding"]
+    if last is None:
+        return [*lines, "embedding: none yet (pending)"]
+    state = "pending: newer events wait to be encoded" if last["pending"] else "up to date"
+    return [*lines, f"embedding: seq={last['seq']} model={last['model_id']} norm={last['norm']:.4f} ({state})"]
+
+
+def _utc(ms: int | None) -> str:
+    if ms is None:
+        return "none"
+    return (datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)).isoformat() + "Z"  # noqa: DTZ001 - UTC by the Z
+
+
+def _top_items(settings: Settings) -> dict[int, Sequence[str]]:
+    """The first items of each interest; nothing without a bundle."""
+    if settings.model.bundle is None:
+        return {}
+    from lurm_model.bundle import Bundle  # noqa: PLC0415 - torch is slow to import
+
+    names: dict[int, list[str]] = defaultdict(list)
+    for item, interest in Bundle.load(settings.model.bundle).codebook.interest_of.items():
+        if len(names[interest]) < _TOP_ITEMS:
+            names[interest].append(item)
+    return dict(names)
+
+
+def _show_ledger(settings: Settings, *, as_json: bool) -> None:
+    with progress_bar("reading the changelog") as progress:
+        state = newest_state(settings, progress=progress)
+    partitions = [
+        {
+            "partition": number,
+            "epoch": record.epoch,
+            "next_offset": record.next_offset,
+            "balanced": record.ledger.balanced,
+        }
+        | msgspec.structs.asdict(record.ledger)
+        for number, record in state.records.items()
+    ]
+    total = msgspec.structs.asdict(state.ledger) | {"balanced": all(each["balanced"] for each in partitions)}
+    if as_json:
+        click.echo(msgspec.json.encode({"partitions": partitions, "total": total}).decode())
+    else:
+        for each in [*partitions, {"partition": "all"} | total]:
+            click.echo(" ".join(f"{name}={value}" for name, value in each.items()))
+    if not total["balanced"]:
+        wrong = [each["partition"] for each in partitions if not each["balanced"]]
+        raise LurmError(f"the ledger does not balance: partitions={wrong}; events were lost or counted twice")

@@ -1,0 +1,170 @@
+"""`lurm train` and `lurm evaluate`: parse, build, run. Everything heavy is imported when it is needed."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from state.periods import parse_scales
+from stream.errors import ConfigInvalid, LurmError
+
+if TYPE_CHECKING:
+    from lurm_model.bundle import Bundle
+    from lurm_model.events import Events, UserLabels
+    from lurm_model.progress import Progress
+    from lurm_model.tasks import Task
+
+EVENTS_HELP = "Events: .csv, .jsonl (also .gz) or .parquet with user_id, item_id, ts in ms; may be repeated."
+FUTURE_HELP = "Events as for `lurm train`; the last quarter of their time is the future to predict."
+CACHE = Path(tempfile.gettempdir()) / "lurm-datasets"
+PATH = click.Path(path_type=Path)
+TRAIN_EXAMPLES = """
+\b
+Examples:
+  lurm train --events purchases.jsonl --out bundle
+  lurm train --events 2024.parquet --events 2025.parquet --out bundle --scales day,week,month --interests 5000
+"""
+EVALUATE_EXAMPLES = """
+\b
+Examples:
+  lurm evaluate --dataset ta-feng
+  lurm evaluate --events purchases.jsonl --users ages.csv --bundle bundle --json table.json
+"""
+
+
+def _scales(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    try:
+        parse_scales(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
+@click.command(epilog=TRAIN_EXAMPLES)
+@click.option("--events", "files", type=PATH, multiple=True, required=True, metavar="FILE", help=EVENTS_HELP)
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="The bundle's folder.")
+@click.option("--scales", default="day,month", show_default=True, callback=_scales, help="Scales the model reads.")
+@click.option("--interests", type=click.IntRange(2), help="Size of the codebook. [default: half the items, <= 10000]")
+@click.option("--epochs", type=click.IntRange(0), default=3, show_default=True, help="Passes over the users.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal bundles.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def train(files: tuple[Path, ...], out: Path, interests: int | None, **options: Any) -> None:
+    """Train a model from a file of events and write it as a bundle.
+
+    Needs no tuning; 100 users and 100 items are enough to begin with. The bundle fixes the scales of the state.
+    """
+    _refuse_out(out)
+    with _refusals(), _progress() as progress:
+        from lurm_model.datasets import load_events  # noqa: PLC0415  # torch and pyarrow are slow to import
+        from lurm_model.train import TrainOptions  # noqa: PLC0415
+        from lurm_model.train import train as train_bundle  # noqa: PLC0415
+
+        progress("reading", 0, 1)
+        events = load_events(files)
+        progress("reading", 1, 1)
+        bundle = train_bundle(events, TrainOptions(n_interests=interests, **options), progress)
+        bundle.save(out)
+    dims = bundle.manifest["dims"]
+    click.echo(f"bundle={out} model_id={bundle.model_id} items={dims['n_items']} interests={dims['n_clusters']}")
+
+
+@click.command(epilog=EVALUATE_EXAMPLES)
+@click.option("--dataset", type=click.Choice(["ta-feng"]), help="A public data set, downloaded once.")
+@click.option("--events", "files", type=PATH, multiple=True, metavar="FILE", help=FUTURE_HELP)
+@click.option("--users", type=PATH, metavar="FILE", help="Labels: user_id and a column each.")
+@click.option("--bundle", "folder", type=PATH, metavar="DIR", help="Instead of training one.")
+@click.option("--json", "json_path", type=PATH, metavar="FILE", help="Also write the table.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many random splits.")
+@click.option("--cache", type=PATH, default=CACHE, show_default=True, metavar="DIR", help="Where downloads stay.")
+def evaluate(
+    dataset: str | None, files: tuple[Path, ...], folder: Path | None, json_path: Path | None, seeds: int, **paths: Any
+) -> None:
+    """Compare frozen embeddings with baselines: the AUC of a logistic regression on each, same users, same splits.
+
+    Without --bundle a model is trained on what lies before the cut in time.
+    """
+    if (dataset is None) == (not files):
+        raise click.UsageError("give either --dataset or --events")
+    with _refusals(), _progress() as progress:
+        from lurm_model.evaluate import evaluate as evaluate_bundle  # noqa: PLC0415  # torch is slow to import
+
+        events, tasks, cut_ms = _questions(files, paths["users"], paths["cache"])
+        bundle = _bundle(folder, events, cut_ms, progress)
+        table = evaluate_bundle(bundle, events, tasks, cut_ms, seeds, progress)
+    if json_path:
+        json_path.write_text(json.dumps({"tasks": table}, indent=2) + "\n", encoding="utf-8")
+    _print_table(table)
+
+
+def _questions(files: tuple[Path, ...], users: Path | None, cache: Path) -> "tuple[Events, dict[str, Task], int]":
+    from lurm_model import tasks  # noqa: PLC0415  # pyarrow is slow to import
+    from lurm_model.datasets import load_events, load_labels, ta_feng  # noqa: PLC0415
+
+    if not files:
+        events, labels = ta_feng(cache)
+        return events, dict(tasks.ta_feng_tasks(events, labels)), tasks.TA_FENG_CUT_MS
+    events = load_events(files)
+    given: UserLabels | None = load_labels(users) if users else None
+    cut_ms = tasks.default_cut(events)
+    return events, dict(tasks.event_tasks(events, given, cut_ms)), cut_ms
+
+
+def _bundle(folder: Path | None, events: "Events", cut_ms: int, progress: "Progress") -> "Bundle":
+    from lurm_model.bundle import Bundle  # noqa: PLC0415  # torch is slow to import
+    from lurm_model.train import train as train_bundle  # noqa: PLC0415
+
+    if folder:
+        return Bundle.load(folder)
+    return train_bundle(events.where(events.ts_ms < cut_ms), progress=progress)
+
+
+def _print_table(table: dict[str, dict[str, dict[str, float]]]) -> None:
+    from rich.console import Console  # noqa: PLC0415  # only where something is printed
+    from rich.table import Table  # noqa: PLC0415
+
+    models = list(next(iter(table.values())))
+    view = Table("model", *table)
+    for model in models:
+        cells = (table[task][model] for task in table)
+        view.add_row(model, *(f"{cell['auc']:.3f} ± {cell['std']:.3f}" for cell in cells))
+    Console(width=max(80, 24 * (len(table) + 1))).print(view)
+
+
+def _refuse_out(out: Path) -> None:
+    """Never replace a folder that is not a bundle."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()):
+        raise ConfigInvalid(f"--out is neither empty nor a bundle, choose another folder: out={out}")
+
+
+@contextlib.contextmanager
+def _refusals() -> "Iterator[None]":
+    """Every refusal of the model as one of the shell's: bad input is misuse, a missing network is not."""
+    from lurm_model.errors import DatasetUnavailable, ModelError  # noqa: PLC0415
+
+    try:
+        yield
+    except DatasetUnavailable as error:
+        raise LurmError(str(error)) from error
+    except ModelError as error:
+        raise ConfigInvalid(str(error)) from error
+
+
+@contextlib.contextmanager
+def _progress() -> "Iterator[Progress]":
+    """Bars on a terminal, one per stage; silence otherwise."""
+    from rich.console import Console  # noqa: PLC0415  # only where something is shown
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    stages: dict[str, Any] = {}
+    with Bars(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as bars:
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done, total=total)
+
+        yield show

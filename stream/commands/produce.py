@@ -1,0 +1,212 @@
+"""`lurm produce`: send a file's events to the events topic, keyed by user.
+
+JSON lines go as they are, in the file's order, right or wrong: the worker decides. Other formats go in order of time.
+aiokafka rather than kafka-python, because it builds batches in C and so is many times faster.
+"""
+
+import asyncio
+import gzip
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.partitioner import murmur2
+
+from stream.commands.progress import progress_bar
+from stream.connection import bootstrap, wait_for_broker
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
+from stream.settings import Settings
+from stream.topics import n_partitions
+
+EXAMPLES = """
+\b
+Examples:
+  lurm produce purchases.jsonl
+  lurm produce purchases.parquet --rate 5000 --max 100000
+"""
+JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_CHUNK_EVENTS = 16_384
+_TICKS_PER_S = 20
+_BATCH_BYTES = 512 << 10
+
+
+class Keyed(NamedTuple):
+    """An event on its way; without a key when its user cannot be read."""
+
+    key: bytes | None
+    value: bytes
+
+
+class Totals(NamedTuple):
+    """What was sent."""
+
+    n_events: int
+    n_without_key: int
+    seconds: float
+
+
+class _User(msgspec.Struct):
+    user_id: str
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), help="Events per second. [default: as fast as it goes]"
+)
+@click.option("--max", "n_max", type=click.IntRange(1), help="Send this many events at most.")
+@click.pass_obj
+def produce(settings: Settings, file: Path, rate: float | None, n_max: int | None) -> None:
+    """Send the events of FILE (.jsonl, .csv or .parquet, also .jsonl.gz), keyed by user_id."""
+    events = islice(read_events(file), n_max)
+    topic = settings.topics.events
+    wait_for_broker(settings)
+    partitions = n_partitions(settings, topic)
+    if not partitions:
+        raise ConfigInvalid(f"the events topic does not exist: topic={topic}; `lurm topics create` makes it")
+    with progress_bar("sending") as progress:
+        try:
+            sent = asyncio.run(send(settings, events, partitions, rate, lambda n: progress(n, n_max or n)))
+        except MessageSizeTooLargeError as error:
+            raise LurmError(f"an event is larger than the broker takes: {error}; see its message.max.bytes") from error
+        except KafkaError as error:
+            raise BrokerUnavailable(
+                f"the events were not all sent: {error!r} brokers={settings.kafka.brokers}; is Kafka running?"
+            ) from error
+    click.echo(
+        f"sent {sent.n_events} events in {sent.seconds:.1f} s: {sent.n_events / sent.seconds:.0f} events/s to {topic}"
+    )
+    if sent.n_without_key:
+        click.echo(f"{sent.n_without_key} of them have no readable user_id: the worker will reject those", err=True)
+
+
+def read_events(path: Path) -> Iterator[Keyed]:
+    """The events of a file. **Raises** `ConfigInvalid` or ``EventsFileError`` before the first."""
+    if path.name.endswith(JSON_LINES):
+        lines = _lines(path)
+        first = list(islice(lines, 1))
+        if not first:
+            raise ConfigInvalid(f"there are no events in the file: file={path}")
+        return (Keyed(_key_of(line), line) for line in chain(first, lines))
+    from lurm_model.datasets import iter_records  # noqa: PLC0415 - pyarrow is slow to import
+
+    records = iter_records(path)
+    first_records = list(islice(records, 1))
+    encode = msgspec.json.Encoder().encode
+    return (Keyed(record["user_id"].encode(), encode(record)) for record in chain(first_records, records))
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for line in file:
+                if text := line.strip():
+                    yield text
+    except (OSError, EOFError) as error:
+        raise ConfigInvalid(f"cannot read the events: {error.__class__.__name__}: {error} file={path}") from error
+
+
+_decode_user = msgspec.json.Decoder(_User).decode
+
+
+def _key_of(line: bytes) -> bytes | None:
+    try:
+        return _decode_user(line).user_id.encode()
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+
+
+async def send(
+    settings: Settings, events: Iterator[Keyed], partitions: int, rate: float | None, progress: Callable[[int], None]
+) -> Totals:
+    """Send all events, idempotently, and wait until every replica has them."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap(settings.kafka.brokers),
+        acks="all",
+        enable_idempotence=True,
+        max_batch_size=_BATCH_BYTES,
+        request_timeout_ms=int(settings.kafka.request_timeout_s * 1000),
+    )
+    await producer.start()
+    try:
+        return await _send_all(_Sender(producer, settings.topics.events, partitions), events, rate, progress)
+    finally:
+        await producer.stop()
+
+
+async def _send_all(
+    sender: "_Sender", events: Iterator[Keyed], rate: float | None, progress: Callable[[int], None]
+) -> Totals:
+    n_chunk = _CHUNK_EVENTS if rate is None else max(1, int(rate / _TICKS_PER_S))
+    started_s, n_sent = time.monotonic(), 0
+    while chunk := list(islice(events, n_chunk)):
+        await sender.send(chunk)
+        n_sent += len(chunk)
+        progress(n_sent)
+        if rate is not None:
+            await asyncio.sleep(started_s + n_sent / rate - time.monotonic())
+    await sender.finish()
+    return Totals(n_sent, sender.n_without_key, max(time.monotonic() - started_s, 1e-9))
+
+
+class _Sender:
+    """Sends chunks of events; at most one chunk waits for its acknowledgement while the next one is built."""
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int) -> None:
+        self.n_without_key = 0
+        self._producer = producer
+        self._topic = topic
+        self._n_partitions = partitions
+        self._partition_of: dict[bytes, int] = {}
+        self._unacknowledged: list[asyncio.Future[Any]] = []
+
+    async def send(self, chunk: list[Keyed]) -> None:
+        """Send a chunk and wait for the one before."""
+        before, self._unacknowledged = self._unacknowledged, []
+        for partition, events in self._by_partition(chunk).items():
+            await self._send_partition(partition, events)
+        await asyncio.gather(*before)
+
+    async def finish(self) -> None:
+        """Wait for the last chunk."""
+        await asyncio.gather(*self._unacknowledged)
+
+    def _by_partition(self, chunk: list[Keyed]) -> dict[int, list[Keyed]]:
+        known = self._partition_of
+        parts: dict[int, list[Keyed]] = {}
+        for event in chunk:
+            key = event.key
+            if key is None:
+                self.n_without_key += 1
+                partition = self.n_without_key % self._n_partitions
+            else:
+                found = known.get(key)
+                partition = self._remember(key) if found is None else found
+            parts.setdefault(partition, []).append(event)
+        return parts
+
+    def _remember(self, key: bytes) -> int:
+        """The partition that Kafka's own clients choose for a key: all writers must agree."""
+        partition: int = (murmur2(key) & 0x7FFFFFFF) % self._n_partitions
+        self._partition_of[key] = partition
+        return partition
+
+    async def _send_partition(self, partition: int, events: list[Keyed]) -> None:
+        now_ms = int(time.time() * 1000)
+        batch = self._producer.create_batch()
+        for event in events:
+            if batch.append(key=event.key, value=event.value, timestamp=now_ms) is None:
+                await self._submit(batch, partition)
+                batch = self._producer.create_batch()
+                batch.append(key=event.key, value=event.value, timestamp=now_ms)  # a batch takes any first record
+        await self._submit(batch, partition)
+
+    async def _submit(self, batch: Any, partition: int) -> None:
+        batch.close()
+        self._unacknowledged.append(await self._producer.send_batch(batch, self._topic, partition=partition))

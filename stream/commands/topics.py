@@ -1,0 +1,48 @@
+"""`lurm topics`: make the topics, or say what is wrong with them."""
+
+import click
+
+from stream.errors import ConfigInvalid
+from stream.settings import Settings
+
+EXAMPLES = """
+\b
+Examples:
+  LURM_TOPICS__PARTITIONS=8 lurm topics create
+  lurm topics check
+"""
+
+
+@click.group(epilog=EXAMPLES)
+def topics() -> None:
+    """Create or check the topics named in the settings."""
+
+
+@topics.command(epilog=EXAMPLES)
+@click.pass_obj
+def create(settings: Settings) -> None:
+    """Make every topic that does not exist yet; ends with 2 when an existing one is wrong."""
+    from stream.topics import create_missing  # noqa: PLC0415 - --help needs no Kafka client
+
+    for name in create_missing(settings):
+        click.echo(f"created {name}: {settings.topics.partitions} partitions")
+    _check(settings)
+
+
+@topics.command(epilog=EXAMPLES)
+@click.pass_obj
+def check(settings: Settings) -> None:
+    """Compare the topics with what the worker needs; ends with 2 when one is missing or wrong."""
+    _check(settings)
+
+
+def _check(settings: Settings) -> None:
+    from stream.topics import check as find_problems  # noqa: PLC0415
+    from stream.topics import plan  # noqa: PLC0415
+
+    problems = find_problems(settings)
+    for problem in problems:
+        click.echo(str(problem))
+    if problems:
+        raise ConfigInvalid(f"{len(problems)} problems with the topics, listed above; brokers={settings.kafka.brokers}")
+    click.echo(f"topics are as planned: {', '.join(each.name for each in plan(settings))}")

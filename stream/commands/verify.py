@@ -1,0 +1,140 @@
+"""`lurm verify`: encode users again from their rows, in full, and compare with what was published."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from state.history import Rows, resolve
+from state.periods import format_scales
+from stream.commands.progress import progress_bar
+from stream.embedding_record import Embedding
+from stream.errors import ConfigInvalid, LurmError
+from stream.replay import State, newest_embeddings, newest_state
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from lurm_model.bundle import Bundle
+    from lurm_model.encoder import Encoder
+
+EXAMPLES = """
+\b
+Examples:
+  LURM_MODEL__BUNDLE=bundle lurm verify
+  LURM_MODEL__BUNDLE=bundle lurm verify --sample 10000 --seed 7
+"""
+# Of the length of a user's vectors: rounding of the format and of the order of sums, no more.
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
+_BATCH_USERS = 1024
+_EXAMPLES_MAX = 5
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--sample", type=click.IntRange(1), default=1000, show_default=True, help="Users at most.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which users.")
+@click.option("--tolerance", type=click.FloatRange(0), help="Largest error, of the vectors' length. [default: 1e-4, or "
+              "1e-2 for float16; give 2e-2 when the worker encoded on a GPU]")  # fmt: skip
+@click.pass_obj
+def verify(settings: Settings, sample: int, seed: int, tolerance: float | None) -> None:
+    """Encode a sample of users again and compare; ends with 1 on a difference.
+
+    Only what should be equal is compared: the published seq is the newest row's, and the model is this bundle. The
+    rest is counted as pending.
+    """
+    if settings.model.bundle is None:
+        raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")
+    # torch is slow to import.
+    from lurm_model.bundle import Bundle  # noqa: PLC0415
+    from lurm_model.encoder import Encoder  # noqa: PLC0415
+
+    bundle = Bundle.load(settings.model.bundle)
+    with progress_bar("reading the topics") as progress:
+        # First what was published, then the rows: rows may be newer, never older.
+        published = newest_embeddings(settings, progress=progress)
+        state = newest_state(settings, progress=progress)
+    for record in state.records.values():
+        record.refuse_other(bundle.codebook.interest_space_id, format_scales(bundle.scales))
+    check = Check(bundle, Encoder(bundle, settings.model.device), tolerance)
+    check.add_without_rows(_without_rows(settings, state, published))
+    with progress_bar("encoding") as progress:
+        users = choose(state, sample, seed)
+        for batch, rows in state.batches(users, _BATCH_USERS):
+            check.compare(batch, rows, published)
+            progress(check.n_compared, len(users))
+    counts = " ".join(f"{name}={check.counts[name]}" for name in ("equal", "different", "pending"))
+    click.echo(
+        f"users={len(users)} {counts} largest_error={check.largest_error:.2e} model={bundle.model_id} seed={seed}"
+    )
+    if check.counts["different"]:
+        raise LurmError(f"published embeddings differ from their rows: users={','.join(check.examples)}")
+
+
+def choose(state: State, sample: int, seed: int) -> list[bytes]:
+    """The users to compare, the same for the same seed and users."""
+    users = state.users()
+    if len(users) <= sample:
+        return users
+    chosen = np.random.default_rng(seed).choice(len(users), sample, replace=False)
+    return [users[i] for i in sorted(chosen.tolist())]
+
+
+def _without_rows(settings: Settings, state: State, published: Mapping[str, Embedding]) -> list[str]:
+    """Users with an embedding but no row: their rows were lost, unless they were erased while we were reading."""
+    missing = published.keys() - {user.decode() for user in state.users()}
+    return sorted(missing & newest_embeddings(settings).keys()) if missing else []
+
+
+class Check:
+    """Compares users batch by batch; ``counts`` says how many were equal, different or pending."""
+
+    def __init__(self, bundle: "Bundle", encoder: "Encoder", tolerance: float | None) -> None:
+        self.counts: Counter[str] = Counter()
+        self.largest_error = 0.0
+        self.examples: list[str] = []
+        self._bundle = bundle
+        self._encoder = encoder
+        self._tolerance = tolerance
+
+    @property
+    def n_compared(self) -> int:
+        """How many users were looked at."""
+        return self.counts.total()
+
+    def add_without_rows(self, users: Sequence[str]) -> None:
+        """These have an embedding and no row."""
+        self.counts["different"] += len(users)
+        self.examples.extend(users[:_EXAMPLES_MAX])
+
+    def compare(self, users: Sequence[bytes], rows: Rows, published: Mapping[str, Embedding]) -> None:
+        """Encode these users and compare."""
+        newest = np.zeros(len(users), np.int64)
+        np.maximum.at(newest, rows.user, rows.seq)
+        vectors = self._encoder.encode(resolve(rows, self._bundle.scales, len(users)), len(users))
+        for user, seq, expected in zip(users, newest.tolist(), vectors, strict=True):
+            embedding = published.get(user.decode())
+            verdict = self._verdict(embedding, seq, expected)
+            self.counts[verdict] += 1
+            if verdict == "different" and len(self.examples) < _EXAMPLES_MAX:
+                self.examples.append(user.decode())
+
+    def _verdict(self, embedding: Embedding | None, seq: int, expected: NDArray[np.float32]) -> str:
+        if embedding is None or embedding.model_id != self._bundle.model_id or embedding.seq < seq:
+            return "pending"
+        # Newer than every row: rows were lost after they had been encoded.
+        if embedding.seq > seq or embedding.vectors.shape != expected.shape:
+            return "different"
+        error = relative_error(embedding.vectors.astype(np.float64), expected.astype(np.float64))
+        self.largest_error = max(self.largest_error, error)
+        limit = TOLERANCE[embedding.vectors.dtype.name] if self._tolerance is None else self._tolerance
+        return "equal" if error <= limit else "different"
+
+
+def relative_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """The largest difference of any element, relative to the length of the expected vectors; infinite if not finite."""
+    if not np.isfinite(found).all():
+        return float("inf")
+    length = float(np.linalg.norm(expected)) or 1.0
+    return float(np.abs(found - expected).max(initial=0.0)) / length

@@ -1,0 +1,84 @@
+"""`lurm worker`: check everything that can be wrong, then run until told to stop."""
+
+import logging
+import os
+from pathlib import Path
+
+import click
+
+from stream.errors import BundleMismatch, ConfigInvalid
+from stream.settings import Settings
+
+EXAMPLES = """
+\b
+Examples:
+  LURM_STATE__DIR=/var/lib/lurm LURM_MODEL__BUNDLE=bundle lurm worker
+  lurm --config lurm.toml worker
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.pass_obj
+def worker(settings: Settings) -> None:
+    """Consume events, keep the users' bags, and publish their embeddings.
+
+    Settings, files and bundle are checked before the broker is asked (exit code 2); a broker that does not answer
+    within kafka.start_deadline_s ends the worker with 1, and anything that leaves its work in doubt with 70.
+    """
+    _configure_logging(settings.worker.log_level)
+    folder = _writable_folder(settings.state.dir)
+    # torch takes seconds to import: what can be said without it is said first.
+    from lurm_model.bundle import Bundle  # noqa: PLC0415
+    from state.periods import format_scales, parse_scales  # noqa: PLC0415
+    from stream.topics import ensure  # noqa: PLC0415
+
+    if settings.model.bundle is None:
+        raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")
+    bundle = Bundle.load(settings.model.bundle)
+    scales = parse_scales(settings.state.scales) if settings.state.scales else bundle.scales
+    if scales != bundle.scales:
+        raise BundleMismatch(
+            f"the bundle was trained with other scales: bundle={format_scales(bundle.scales)} "
+            f"settings={format_scales(scales)}; unset LURM_STATE__SCALES or train again"
+        )
+    _refuse_other_space(folder / settings.app.id, bundle.codebook.interest_space_id, format_scales(scales))
+    ensure(settings)
+    from stream.app import Worker  # noqa: PLC0415
+
+    Worker(settings, bundle, scales).execute()
+
+
+def _configure_logging(level: str) -> None:
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # Faust logs every service's start under the name of the module that extends it; our own lines are `lurm`'s.
+    for noisy in ("faust", "mode", "aiokafka", "kafka", "asyncio", "stream"):
+        logging.getLogger(noisy).setLevel("WARNING" if level != "DEBUG" else "DEBUG")
+
+
+def _writable_folder(folder: Path | None) -> Path:
+    if folder is None:
+        raise ConfigInvalid("no folder for the state: set LURM_STATE__DIR")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigInvalid(f"cannot make the state's folder: {error.strerror} path={folder}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigInvalid(f"cannot write to the state's folder: path={folder}")
+    return folder
+
+
+def _refuse_other_space(folder: Path, interest_space_id: str, scales: str) -> None:
+    """Refuse a bundle that does not fit the state on disk, before anything is read from the broker."""
+    from state.errors import SpaceMismatch  # noqa: PLC0415
+    from state.options import StoreOptions, StoreResources  # noqa: PLC0415
+    from state.store import BagStore  # noqa: PLC0415
+
+    for path in sorted(folder.glob("partition-*")):
+        store = BagStore(path, StoreResources(StoreOptions()))
+        try:
+            if store.record is not None:
+                store.record.refuse_other(interest_space_id, scales)
+        except SpaceMismatch as error:
+            raise BundleMismatch(f"{error}; use the bundle the state was made with, or another LURM_APP__ID") from error
+        finally:
+            store.close()

@@ -1,0 +1,115 @@
+"""How the tools reach the broker: client arguments from the settings, deadlines, and errors an operator can act on.
+
+The tools use kafka-python; the worker has clients of its own. No client here creates topics by asking for them.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.errors import (
+    KafkaError,
+    RetriableError,
+    UnknownTopicOrPartitionError,
+)
+
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
+from stream.settings import Kafka, Settings
+
+# A name, an IPv4 address, or an IPv6 address in brackets; then the port.
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:;,\[\]]+):\d{1,5}")
+_ATTEMPT_S = 5.0
+_PAUSE_S = 0.2
+
+
+def client_arguments(kafka: Kafka, client_id: str = "lurm") -> dict[str, Any]:
+    """Arguments that every kafka-python client takes."""
+    return {
+        "bootstrap_servers": bootstrap(kafka.brokers),
+        "client_id": client_id,
+        "bootstrap_timeout_ms": int(kafka.start_deadline_s * 1000),
+        "request_timeout_ms": int(kafka.request_timeout_s * 1000),
+        "reconnect_backoff_max_ms": 1_000,
+    }
+
+
+def consumer_arguments(kafka: Kafka, client_id: str = "lurm") -> dict[str, Any]:
+    """Arguments of a kafka-python consumer that reads committed records only.
+
+    Checksums are left to TCP and the broker: in plain Python they would halve the speed and more (4 MB/s).
+    """
+    return client_arguments(kafka, client_id) | {
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "allow_auto_create_topics": False,
+        "check_crcs": False,
+        # The embedded broker answers with all it has, whatever was asked for.
+        "receive_message_max_bytes": 2**31 - 1,
+        "max_partition_fetch_bytes": kafka.fetch_bytes,
+        "max_poll_records": kafka.poll_events,
+    }
+
+
+def bootstrap(brokers: str) -> list[str]:
+    """The addresses of ``host:port,host:port``. **Raises** `ConfigInvalid`."""
+    addresses = [address.strip() for address in brokers.split(",") if address.strip()]
+    if not addresses or not all(map(_ADDRESS.fullmatch, addresses)):
+        raise ConfigInvalid(f"setting kafka.brokers: host:port,host:port is wanted, found {brokers!r}")
+    return addresses
+
+
+@contextmanager
+def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """An admin client of a broker that answers. **Raises** `BrokerUnavailable` after ``kafka.start_deadline_s``."""
+    with closing(_connect(settings.kafka)) as client, broker_errors(settings.kafka):
+        yield client
+
+
+def wait_for_broker(settings: Settings) -> None:
+    """Return once a broker answers. **Raises** `BrokerUnavailable` after ``kafka.start_deadline_s``."""
+    with admin(settings):
+        pass
+
+
+@contextmanager
+def broker_errors(kafka: Kafka) -> Iterator[None]:
+    """What kafka-python raises inside becomes one line for the operator.
+
+    **Raises** `BrokerUnavailable` when nobody answers in time, `LurmError` when the broker refuses.
+    """
+    try:
+        yield
+    except UnknownTopicOrPartitionError as error:
+        raise ConfigInvalid(f"a topic does not exist: {_first_line(error)}; `lurm topics check`") from error
+    except RetriableError as error:
+        raise BrokerUnavailable(
+            f"the broker stopped answering: {_first_line(error)} brokers={kafka.brokers}; is Kafka running?"
+        ) from error
+    except KafkaError as error:
+        raise LurmError(f"the broker refused: {_first_line(error)} brokers={kafka.brokers}") from error
+
+
+def _connect(kafka: Kafka) -> KafkaAdminClient:
+    deadline = time.monotonic() + kafka.start_deadline_s
+    arguments = client_arguments(kafka)
+    while True:
+        left_s = deadline - time.monotonic()
+        arguments["bootstrap_timeout_ms"] = int(max(0.1, min(_ATTEMPT_S, left_s)) * 1000)
+        try:
+            return KafkaAdminClient(**arguments)
+        except (KafkaError, OSError) as error:
+            if time.monotonic() + _PAUSE_S >= deadline:
+                raise BrokerUnavailable(
+                    f"no broker answered within {kafka.start_deadline_s:g} s: brokers={kafka.brokers}; "
+                    "is Kafka running? set LURM_KAFKA__BROKERS"
+                ) from error
+        time.sleep(_PAUSE_S)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,29 @@
+"""Errors of the shell, named by what the caller does about them."""
+
+
+class LurmError(Exception):
+    """A message for the operator, one line with a hint; the CLI prints it and ends with ``exit_code``."""
+
+    exit_code = 1
+
+
+class ConfigInvalid(LurmError):
+    """Settings, files or topics that cannot work: refuse to start."""
+
+    exit_code = 2
+
+
+class BundleMismatch(ConfigInvalid):
+    """The bundle does not fit the state it is to read: refuse to start."""
+
+
+class BrokerUnavailable(LurmError):
+    """No broker answered before the deadline."""
+
+
+class SourceLost(LurmError):
+    """The source topic no longer holds what the state expects to read next: stop, never skip silently."""
+
+
+class SpaceMixed(LurmError):
+    """Two vector spaces in one embeddings topic: their vectors cannot be compared."""

@@ -1,0 +1,269 @@
+"""Behaviour events: the schema, and decoding a whole batch of Kafka records into columns.
+
+An event is a JSON object with ``user_id``, ``item_id`` and ``ts`` (Unix ms), perhaps ``type`` and ``attributes``; the
+record's key is the user id. Whatever is no acceptable event is rejected with a reason and never slows its neighbours.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from lurm_model.codebook import Codebook
+from state.bags import UInt32
+from state.periods import TS_MS_MAX, TS_MS_MIN, Int64
+
+ID_BYTES_MAX: Final = 256
+# After a batch fails to decode at once, its pieces of this size are tried, and only a failing piece one by one.
+_PIECE: Final = 256
+_ASSIGNED_MAX: Final = 100_000
+
+
+class SourceRecord(Protocol):
+    """What we read of a Kafka record; ``timestamp`` in Unix milliseconds."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Reason(StrEnum):
+    """Why an event was rejected; a closed set, used as a metric label."""
+
+    NOT_JSON = "not_json"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    KEY_MISMATCH = "key_mismatch"
+    TOO_LARGE = "too_large"
+    FUTURE = "future"
+    TOO_OLD = "too_old"
+
+
+class EventRejected(Exception):
+    """One event is unacceptable: send it to the dead letters and go on."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Rejection(NamedTuple):
+    """A record that is no acceptable event, and why."""
+
+    record: SourceRecord
+    reason: Reason
+    message: str
+
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=ID_BYTES_MAX)]
+Attributes = dict[str, str | list[str]]
+
+
+class Event(Struct, gc=False):
+    """An event as it stands in the record's value; unknown fields are ignored."""
+
+    user_id: Identifier
+    item_id: Identifier
+    ts: Annotated[int, Meta(ge=-(2**62), le=2**62)]
+    type: str | None = None
+    attributes: Attributes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an acceptable event is. **Units**: bytes, milliseconds; ``age_ms_max`` 0 means any age."""
+
+    value_bytes_max: int
+    future_ms_max: int
+    age_ms_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Accepted events as columns, in order of their offsets.
+
+    **Shapes**: user (index into ``users``), ts_ms, offset, record_ms int64[n]; interest and weight uint32[n].
+    """
+
+    users: list[bytes]
+    user: Int64
+    interest: UInt32
+    weight: UInt32
+    ts_ms: Int64
+    offset: Int64
+    record_ms: Int64
+    rejected: list[Rejection]
+    n_unknown_items: int
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+class EventDecoder:
+    """Decodes batches for one codebook; a pure function of the records and the time it is given."""
+
+    def __init__(self, codebook: Codebook, weights: Mapping[str, int], limits: Limits) -> None:
+        self._codebook = codebook
+        self._weights = dict(weights)
+        self._limits = limits
+        self._one = msgspec.json.Decoder(Event)
+        self._assigned: dict[bytes, int] = {}
+
+    def decode(self, records: Sequence[SourceRecord], now_ms: int) -> EventBatch:
+        """Columns of the acceptable events, and the rest with its reasons."""
+        rejected: list[Rejection] = []
+        kept, events = self._parse(records, rejected)
+        ts_ms = np.fromiter([event.ts for event in events], np.int64, len(events))
+        late = self._time_reasons(ts_ms, now_ms)
+        if late:
+            rejected += [Rejection(kept[i], reason, f"ts={events[i].ts} now={now_ms}") for i, reason in late.items()]
+            rejected.sort(key=lambda rejection: rejection.record.offset)
+            fine = [i for i in range(len(kept)) if i not in late]
+            kept, events, ts_ms = [kept[i] for i in fine], [events[i] for i in fine], ts_ms[fine]
+        return self._columns(kept, events, ts_ms, rejected)
+
+    def _columns(
+        self, records: Sequence[SourceRecord], events: Sequence[Event], ts_ms: Int64, rejected: list[Rejection]
+    ) -> EventBatch:
+        n = len(records)
+        index: dict[bytes | None, int] = {}
+        add = index.setdefault
+        user = np.fromiter([add(record.key, len(index)) for record in records], np.int64, n)
+        interest, n_unknown = self._interests(events)
+        weight = np.ones(n, np.uint32)
+        if self._weights:
+            get = self._weights.get
+            weight = np.fromiter([get(event.type or "", 1) for event in events], np.uint32, n)
+        return EventBatch(
+            users=[key for key in index if key is not None],
+            user=user,
+            interest=interest,
+            weight=weight,
+            ts_ms=ts_ms,
+            offset=np.fromiter([record.offset for record in records], np.int64, n),
+            record_ms=np.fromiter([record.timestamp for record in records], np.int64, n),
+            rejected=rejected,
+            n_unknown_items=n_unknown,
+        )
+
+    def _interests(self, events: Sequence[Event]) -> tuple[UInt32, int]:
+        get = self._codebook.interest_of.get
+        found = np.fromiter([get(event.item_id, -1) for event in events], np.int64, len(events))
+        for i in np.flatnonzero(found < 0).tolist():
+            attributes = events[i].attributes
+            found[i] = self._assign(attributes) if attributes else self._codebook.unknown
+        return found.astype(np.uint32), int(np.count_nonzero(found == self._codebook.unknown))
+
+    def _assign(self, attributes: Attributes) -> int:
+        # A function of the event alone, so that a replay counts the same interest whatever came before it.
+        key = msgspec.json.encode(attributes, order="sorted")
+        interest = self._assigned.get(key)
+        if interest is None:
+            if len(self._assigned) >= _ASSIGNED_MAX:
+                self._assigned.clear()
+            listed = {name: [value] if isinstance(value, str) else value for name, value in attributes.items()}
+            interest = self._assigned[key] = self._codebook.assign(listed)
+        return interest
+
+    def _time_reasons(self, ts_ms: Int64, now_ms: int) -> dict[int, Reason]:
+        newest = min(now_ms + self._limits.future_ms_max, TS_MS_MAX)
+        oldest = max(now_ms - self._limits.age_ms_max, TS_MS_MIN) if self._limits.age_ms_max else TS_MS_MIN
+        reasons = dict.fromkeys(np.flatnonzero(ts_ms > newest).tolist(), Reason.FUTURE)
+        return reasons | dict.fromkeys(np.flatnonzero(ts_ms < oldest).tolist(), Reason.TOO_OLD)
+
+    def _parse(
+        self, records: Sequence[SourceRecord], rejected: list[Rejection]
+    ) -> tuple[list[SourceRecord], list[Event]]:
+        events = self._parse_together(records)
+        if events is not None:
+            return list(records), events
+        kept: list[SourceRecord] = []
+        parsed: list[Event] = []
+        for start in range(0, len(records), _PIECE):
+            piece = records[start : start + _PIECE]
+            events = self._parse_together(piece) if len(records) > _PIECE else None
+            if events is not None:
+                kept += piece
+                parsed += events
+            else:
+                self._parse_one_by_one(piece, kept, parsed, rejected)
+        return kept, parsed
+
+    def _parse_together(self, records: Sequence[SourceRecord]) -> list[Event] | None:
+        """All events at once; None when any of them is unacceptable, whichever it is."""
+        values = [record.value for record in records if record.value]
+        if len(values) < len(records) or max(map(len, values), default=0) > self._limits.value_bytes_max:
+            return None
+        joined = b"\n".join(values)
+        # A line break inside a value would shift all that follows.
+        if joined.count(b"\n") != max(len(values) - 1, 0):
+            return None
+        try:
+            events: list[Event] = self._one.decode_lines(joined)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return events if len(events) == len(records) and _ids_fit(records, events) else None
+
+    def _parse_one_by_one(
+        self,
+        records: Iterable[SourceRecord],
+        kept: list[SourceRecord],
+        parsed: list[Event],
+        rejected: list[Rejection],
+    ) -> None:
+        for record in records:
+            try:
+                event = self._parse_one(record)
+            except EventRejected as error:
+                rejected.append(Rejection(record, error.reason, str(error)))
+            else:
+                kept.append(record)
+                parsed.append(event)
+
+    def _parse_one(self, record: SourceRecord) -> Event:
+        value = record.value or b""
+        if len(value) > self._limits.value_bytes_max:
+            raise EventRejected(Reason.TOO_LARGE, f"bytes={len(value)} limit={self._limits.value_bytes_max}")
+        try:
+            event = self._one.decode(value)
+        except msgspec.ValidationError as error:
+            reason = Reason.MISSING_FIELD if "missing required field" in str(error) else Reason.WRONG_TYPE
+            raise EventRejected(reason, str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EventRejected(Reason.NOT_JSON, str(error)) from error
+        _refuse_bad_ids(record.key, event)
+        return event
+
+
+def _ids_fit(records: Sequence[SourceRecord], events: Sequence[Event]) -> bool:
+    """Every key is its event's user id, and every id is well formed."""
+    keys = [record.key for record in records]
+    users: dict[bytes | None, str | None] = dict.fromkeys(keys)
+    for key in users:
+        if key is None or len(key) > ID_BYTES_MAX or b"\0" in key:
+            return False
+        users[key] = key.decode("utf-8", "replace")
+    if [event.user_id for event in events] != [users[key] for key in keys]:
+        return False
+    # An id of n characters has at most 4 n bytes, so only long ones need to be measured.
+    long = [event.item_id for event in events if len(event.item_id) > ID_BYTES_MAX // 4]
+    return all(len(item.encode()) <= ID_BYTES_MAX for item in long)
+
+
+def _refuse_bad_ids(key: bytes | None, event: Event) -> None:
+    try:
+        user, item = event.user_id.encode(), event.item_id.encode()
+    except UnicodeEncodeError as error:
+        raise EventRejected(Reason.WRONG_TYPE, "an id is no valid unicode text") from error
+    if len(user) > ID_BYTES_MAX or len(item) > ID_BYTES_MAX:
+        raise EventRejected(Reason.WRONG_TYPE, f"an id is longer than {ID_BYTES_MAX} bytes")
+    if b"\0" in user:
+        raise EventRejected(Reason.WRONG_TYPE, "user_id contains a NUL")
+    if key != user:
+        raise EventRejected(Reason.KEY_MISMATCH, "the record's key is not user_id")

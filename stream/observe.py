@@ -1,0 +1,67 @@
+"""Reads the gauges off Faust, aiokafka and RocksDB once a second: lag, recovery, dirty users, memory."""
+
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from stream.ownership import Ownership
+
+
+class Observer:
+    """Sets the gauges of one worker."""
+
+    def __init__(self, app: Any, ownership: Ownership) -> None:
+        self.behind = False
+        self._app = app
+        self._ownership = ownership
+        self._metrics = ownership.shared.metrics
+
+    def observe(self, now_s: float) -> None:
+        """Look once."""
+        self._observe_lag(now_s)
+        self._observe_recovery()
+        self._observe_state(now_s)
+
+    def _observe_lag(self, now_s: float) -> None:
+        held = self._ownership.partitions if self._ownership.recovered else {}
+        self.behind = False
+        for number, partition in held.items():
+            lag = max(0, self._readable_end(number) - partition.next_offset)
+            self.behind = self.behind or lag > 0
+            self._metrics.lag.labels(str(number)).set(lag)
+            behind_s = now_s - partition.newest_applied_ms / 1000 if lag and partition.newest_applied_ms else 0.0
+            self._metrics.lag_s.labels(str(number)).set(max(0.0, behind_s))
+        # A partition that went to another worker is that worker's to report.
+        for labels in [labels for labels in self._metrics.lag._metrics if int(labels[0]) not in held]:  # noqa: SLF001
+            self._metrics.lag.remove(*labels)
+            self._metrics.lag_s.remove(*labels)
+
+    def _readable_end(self, number: int) -> int:
+        """The last stable offset: beyond it stand only records of open transactions."""
+        thread = self._app.consumer._thread  # noqa: SLF001 - Faust's consumer does not pass it on
+        consumer = thread._consumer if thread is not None else None  # noqa: SLF001
+        tp = TopicPartition(self._ownership.shared.names.events, number)
+        if consumer is None or tp not in consumer.assignment():
+            return 0
+        return consumer.last_stable_offset(tp) or consumer.highwater(tp) or 0
+
+    def _observe_recovery(self) -> None:
+        recovery, metrics = self._app.tables.recovery, self._metrics
+        remaining = sum(max(0, recovery.active_remaining()[tp]) for tp in recovery.active_tps)
+        metrics.recovery_remaining.set(0 if self._ownership.recovered else remaining)
+        metrics.standby_lag.set(sum(max(0, n) for n in recovery.standby_remaining().values()))
+        metrics.ready.set(self._ownership.recovered)
+        owned = len(self._ownership.partitions)
+        metrics.partitions.labels("active").set(owned)
+        metrics.partitions.labels("standby").set(max(0, len(self._ownership.stores) - owned))
+
+    def _observe_state(self, now_s: float) -> None:
+        metrics, partitions = self._metrics, list(self._ownership.partitions.values())
+        metrics.dirty.set(sum(len(partition.store.marks) for partition in partitions))
+        oldest = [mark.first_ms for partition in partitions if (mark := partition.store.marks.oldest) is not None]
+        metrics.oldest_mark_s.set(max(0.0, now_s - min(oldest) / 1000) if oldest else 0.0)
+        sizes = [store.sizes() for store in self._ownership.stores.values()]
+        metrics.rocksdb_disk.set(sum(size["disk_bytes"] for size in sizes))
+        metrics.rows.set(sum(size["rows"] for size in sizes))
+        for kind, n_bytes in self._ownership.memory().items():
+            metrics.rocksdb_memory.labels(kind).set(n_bytes)

@@ -1,0 +1,103 @@
+"""What this worker holds: the stores of its partitions and standbys, and the producers of the partitions it owns.
+
+Producers start when a partition is assigned, before recovery looks at the changelog's end: whoever held it before is
+fenced and its open transaction aborted, so that end is final. Only assigned partitions may be opened (I7).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from state.options import StoreResources
+from state.store import BagStore
+from stream.partition import Partition, Pipeline
+from stream.transactions import ProducerOptions, TransactionalProducer
+
+logger = logging.getLogger("lurm")
+
+
+class Ownership:
+    """The partitions of this worker, through all rebalances."""
+
+    def __init__(self, folder: Path, resources: StoreResources, producers: ProducerOptions, shared: Pipeline) -> None:
+        self.partitions: dict[int, Partition] = {}
+        self.recovered = False
+        self.n_replayed = 0
+        self.shared = shared
+        self.folder = folder
+        self._resources = resources
+        self._producer_options = producers
+        self._stores: dict[int, BagStore] = {}
+        self._allowed: set[int] = set()
+
+    @property
+    def stores(self) -> Mapping[int, BagStore]:
+        """Every open store, by partition: those we own and those we stand by for."""
+        return self._stores
+
+    def store(self, number: int) -> BagStore:
+        """The store of an assigned partition, opened on first use."""
+        if number not in self._allowed:
+            raise RuntimeError(f"partition {number} is not assigned to this worker")
+        if number not in self._stores:
+            path = self.folder / f"partition-{number}"
+            self._stores[number] = BagStore.open_fresh(path, self._resources, time.time())
+        return self._stores[number]
+
+    async def assign(self, active: set[int], standby: set[int]) -> None:
+        """Hold exactly these partitions: close the others, and fence the previous owners of new ones."""
+        self.recovered = False
+        self._allowed = active | standby
+        logger.info("assigned: active=%s standby=%s", sorted(active), sorted(standby))
+        await asyncio.gather(*(self._release(number) for number in set(self.partitions) - active))
+        for number in set(self._stores) - self._allowed:
+            self._stores.pop(number).close()
+        await asyncio.gather(*(self._take(number) for number in active - set(self.partitions)))
+
+    def activate(self) -> None:
+        """Every owned partition is recovered."""
+        for partition in self.partitions.values():
+            partition.activate()
+        self.recovered = True
+        logger.info("ready: partitions=%s replayed_rows=%d", sorted(self.partitions), self.n_replayed)
+
+    async def drain(self) -> None:
+        """Wait until no batch of events or embeddings is in flight; new ones must already be stopped."""
+        self.recovered = False
+        for partition in self.partitions.values():
+            await partition.idle()
+
+    async def close(self) -> None:
+        """Give up everything."""
+        await self.drain()
+        await self.assign(set(), set())
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of RocksDB's block cache and memtables, over all partitions."""
+        resources = self._resources
+        return {"cache": resources.cache.get_usage(), "memtables": resources.memtables.get_usage()}
+
+    def dead_producers(self) -> Iterable[int]:
+        """Partitions whose producer can never send again."""
+        return [
+            number
+            for number, partition in list(self.partitions.items())
+            if any(producer.dead for producer in partition.producers)
+        ]
+
+    async def _take(self, number: int) -> None:
+        app_id = self.shared.names.group
+        rows = TransactionalProducer(self._producer_options, f"{app_id}-{number}", number)
+        embeddings = TransactionalProducer(self._producer_options, f"{app_id}-embeddings-{number}", number)
+        await asyncio.gather(rows.start(), embeddings.start())
+        self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
+
+    async def _release(self, number: int) -> None:
+        partition = self.partitions.pop(number)
+        for producer in partition.producers:
+            # The partition is somebody else's by now: a producer that cannot say goodbye is fenced anyway.
+            with suppress(Exception):
+                await producer.stop()

@@ -1,0 +1,186 @@
+"""One owned partition: its batches in order, each one Kafka transaction and then one WriteBatch.
+
+The order of effects is the whole point: (1) rows, partition record, dead letters and source offset in one transaction
+of the only producer that may write them; (2) the same rows, record, changelog offset and dirty marks in RocksDB. A
+crash before (1) ends leaves nothing, a crash before (2) is repaired by replaying the changelog (I1, I2, I3).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import msgspec
+
+from state.periods import Scale
+from state.record import Ledger, PartitionRecord, encode_record
+from state.rollup import roll_up
+from state.rows import RECORD_KEY, seq_of
+from state.store import BagStore, Changes, Write
+from stream.dead_letters import dead_letters
+from stream.events import EventDecoder, Rejection, SourceRecord
+from stream.ingest import update_rows
+from stream.metrics import WorkerMetrics
+from stream.transactions import Outgoing, SourceOffset, TransactionalProducer
+
+# While no events come, the published watermark is noted in the changelog at most this often.
+_NOTE_INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The topics and the group a partition writes to."""
+
+    events: str
+    changelog: str
+    dead_letters: str
+    embeddings: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What all partitions of a worker share."""
+
+    names: Names
+    decoder: EventDecoder
+    scales: tuple[Scale, ...]
+    empty_record: PartitionRecord
+    model_id: str
+    metrics: WorkerMetrics
+    now_ms: Callable[[], int]
+
+
+class Partition:
+    """A partition we own; `apply`, `roll_up` and `publish` may be called concurrently and order themselves."""
+
+    def __init__(
+        self, store: BagStore, changelog: TransactionalProducer, embeddings: TransactionalProducer, shared: Pipeline
+    ) -> None:
+        self.number = changelog.partition
+        self.store = store
+        self.producers = (changelog, embeddings)
+        self.encoding = asyncio.Lock()
+        self.sweep_after: bytes | None = None
+        self.newest_applied_ms = 0
+        self._shared = shared
+        self._changelog, self._embeddings = changelog, embeddings
+        self._order = asyncio.Lock()
+        self._noted_at_s = 0.0
+
+    def activate(self) -> None:
+        """Recovery is complete: check what was recovered, and walk over everybody if the model is another."""
+        self.store.marks.sort()
+        empty = self._shared.empty_record
+        self.record.refuse_other(empty.interest_space_id, empty.scales)
+        self.sweep_after = None if self.record.model_id == self._shared.model_id else b""
+
+    @property
+    def record(self) -> PartitionRecord:
+        """What holds now."""
+        return self.store.record or self._shared.empty_record
+
+    @property
+    def next_offset(self) -> int:
+        """The source offset to read next: 0 for a partition that never applied anything."""
+        return self.record.next_offset
+
+    async def apply(
+        self, records: Sequence[SourceRecord], next_offset: int, is_current: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Apply one fetched batch that ends before ``next_offset``, unless it is overtaken by when its turn comes."""
+        async with self._order:
+            if is_current():
+                await self._apply(records, next_offset)
+
+    async def _apply(self, records: Sequence[SourceRecord], next_offset: int) -> None:
+        shared, record = self._shared, self.record
+        # The contiguity check makes this empty; were it ever wrong, nothing would be counted twice.
+        fresh = [source for source in records if source.offset >= record.next_offset]
+        with shared.metrics.timed("decode"):
+            batch = shared.decoder.decode(fresh, shared.now_ms())
+        with shared.metrics.timed("merge"):
+            update = update_rows(batch, record.epoch, self.store)
+        ledger = Ledger(len(records), len(batch), len(records) - len(fresh), len(batch.rejected))
+        after = self._next_record(next_offset=max(next_offset, record.next_offset), ledger=record.ledger + ledger)
+        rows = list(zip(update.keys, update.values, strict=True))
+        source = SourceOffset(shared.names.events, self.number, after.next_offset, shared.names.group)
+        offset = await self._commit(rows, after, batch.rejected, source)
+        with shared.metrics.timed("store"):
+            marks = self.store.marks.add(update.users, update.marks)
+            self.store.apply(Changes(rows, after, offset, marks))
+        self._count(ledger, batch.rejected, batch.n_unknown_items)
+        if records:
+            self.newest_applied_ms = records[-1].timestamp
+
+    async def roll_up(self, users: Sequence[bytes]) -> None:
+        """Move these users' days before their window into their coarse rows."""
+        async with self._order:
+            found, stored = self.store.read_users(users)
+            writes = roll_up(found, stored, self._shared.scales)
+            if writes:
+                await self._commit_and_apply(writes)
+                self._shared.metrics.rolled_up.inc(sum(value is None for _, value in writes))
+
+    async def publish(self, embeddings: Sequence[Outgoing], taken: Sequence[bytes]) -> None:
+        """Write embeddings, and clear the marks of the users they cover once the broker has acknowledged them."""
+        shared = self._shared
+        if embeddings:
+            await self._embeddings.transact({shared.names.embeddings: embeddings}, shared.now_ms())
+        self.store.clear_marks(self.store.marks.publish(taken))
+
+    async def idle(self) -> None:
+        """Wait until no transaction of this partition is in flight."""
+        async with self.encoding, self._order:
+            return
+
+    def end_sweep(self) -> None:
+        """Everybody has an embedding of the present model; the next transaction says so."""
+        self.sweep_after = None
+
+    async def note_published(self) -> None:
+        """While no batch carries it, write down that embeddings were published, so a fail-over repeats few."""
+        due = perf_counter() - self._noted_at_s > _NOTE_INTERVAL_S
+        if due and not self._order.locked() and self._next_record() != self.record:
+            async with self._order:
+                await self._commit_and_apply([])
+
+    def _next_record(self, **changes: object) -> PartitionRecord:
+        record, oldest = self.record, self.store.marks.oldest
+        published = seq_of(record.epoch, record.next_offset) if oldest is None else oldest.first_seq
+        model_id = self._shared.model_id if self.sweep_after is None else record.model_id
+        return msgspec.structs.replace(record, published=published, model_id=model_id, **changes)
+
+    async def _commit_and_apply(self, rows: Sequence[Write]) -> None:
+        after = self._next_record()
+        offset = await self._commit(rows, after)
+        self.store.apply(Changes(rows, after, offset))
+
+    async def _commit(
+        self,
+        rows: Sequence[Write],
+        record: PartitionRecord,
+        rejected: Sequence[Rejection] = (),
+        source: SourceOffset | None = None,
+    ) -> int:
+        names, start = self._shared.names, perf_counter()
+        outputs = {
+            names.changelog: [*(Outgoing(key, value) for key, value in rows), _outgoing(record)],
+            names.dead_letters: dead_letters(rejected, names.events, self.number),
+        }
+        last = await self._changelog.transact(outputs, self._shared.now_ms(), source)
+        self._noted_at_s = perf_counter()
+        self._shared.metrics.changelog.observe(self._noted_at_s - start)
+        return last[names.changelog]
+
+    def _count(self, ledger: Ledger, rejected: Sequence[Rejection], n_unknown_items: int) -> None:
+        metrics = self._shared.metrics
+        metrics.count(ledger)
+        metrics.batch_events.observe(ledger.received)
+        metrics.unknown_items.inc(n_unknown_items)
+        for rejection in rejected:
+            metrics.rejections.labels(rejection.reason.value).inc()
+
+
+def _outgoing(record: PartitionRecord) -> Outgoing:
+    return Outgoing(RECORD_KEY, encode_record(record))

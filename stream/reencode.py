@@ -1,0 +1,126 @@
+"""Encode changed users again and publish their embeddings, in cycles, oldest marks first.
+
+Every cycle takes all users that are dirty when it starts. However many events came, a user is encoded once: under
+overload freshness degrades and correctness does not. Encoding runs in one executor thread, never on the event loop.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lurm_model.encoder import Encoder
+from state.dirty import Mark
+from state.history import resolve
+from state.periods import Int64
+from state.rollup import users_to_roll_up
+from stream.embedding_record import EmbeddingWriter
+from stream.ownership import Ownership
+from stream.partition import Partition
+from stream.transactions import Outgoing
+
+# A roll-up transaction stays small, so that it delays the batches behind it little.
+_ROLL_UP_USERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedUsers:
+    """One encoded batch. **Shapes**: vectors [n, M, H], seq and event_time_ms int64[n]."""
+
+    users: list[bytes]
+    vectors: NDArray[np.float32]
+    seq: Int64
+    event_time_ms: Int64
+    to_roll_up: list[bytes]
+
+
+class Reencoder:
+    """Runs the encode cycles of a worker."""
+
+    def __init__(
+        self, ownership: Ownership, encoder: Encoder, writer: EmbeddingWriter, interval_s: float, batch_users: int
+    ) -> None:
+        self._ownership = ownership
+        self._encoder = encoder
+        self._writer = writer
+        self._interval_s = interval_s
+        self._batch_users = batch_users
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lurm-encode")
+
+    async def run(self) -> None:
+        """Cycle until cancelled."""
+        while True:
+            started = perf_counter()
+            for partition in list(self._ownership.partitions.values()):
+                await self._cycle(partition)
+            await asyncio.sleep(max(0.0, self._interval_s - (perf_counter() - started)))
+
+    async def _cycle(self, partition: Partition) -> None:
+        """Encode all users that are dirty now, in batches; give way as soon as a rebalance wants the partition."""
+        remaining = len(partition.store.marks) if self._ownership.recovered else 0
+        while remaining > 0:
+            async with partition.encoding:
+                taken = self._take(partition)
+                if not taken:
+                    return
+                await self._publish(partition, taken)
+            remaining -= len(taken)
+        async with partition.encoding:
+            if self._ownership.recovered:
+                await self._sweep(partition)
+
+    def _take(self, partition: Partition) -> dict[bytes, Mark]:
+        return partition.store.marks.take(self._batch_users) if self._ownership.recovered else {}
+
+    async def _publish(self, partition: Partition, taken: dict[bytes, Mark]) -> None:
+        encoded = await self._encode(partition, list(taken))
+        await partition.publish(self._outgoing(partition, encoded), list(taken))
+        now_ms = self._ownership.shared.now_ms()
+        metrics = self._ownership.shared.metrics
+        metrics.published.inc(len(encoded.users))
+        for mark in taken.values():
+            metrics.freshness.observe(max(0.0, (now_ms - mark.first_ms) / 1000))
+        for users in _chunks(encoded.to_roll_up, _ROLL_UP_USERS):
+            await partition.roll_up(users)
+
+    async def _sweep(self, partition: Partition) -> None:
+        """Encode the next users of a walk over everybody, after the model changed."""
+        if partition.sweep_after is None:
+            await partition.note_published()
+            return
+        users = partition.store.users_after(partition.sweep_after, self._batch_users)
+        if users:
+            encoded = await self._encode(partition, users)
+            await partition.publish(self._outgoing(partition, encoded), [])
+            self._ownership.shared.metrics.published.inc(len(encoded.users))
+            partition.sweep_after = users[-1]
+        else:
+            partition.sweep_after = None
+
+    async def _encode(self, partition: Partition, users: Sequence[bytes]) -> EncodedUsers:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_now, partition, users)
+
+    def _encode_now(self, partition: Partition, users: Sequence[bytes]) -> EncodedUsers:
+        shared, start = self._ownership.shared, perf_counter()
+        found, rows = partition.store.read_users(users)
+        n = len(found)
+        vectors = self._encoder.encode(resolve(rows, shared.scales, n), n)
+        seq, event_time_ms = np.zeros(n, np.int64), np.full(n, np.iinfo(np.int64).min)
+        np.maximum.at(seq, rows.user, rows.seq)
+        np.maximum.at(event_time_ms, rows.user, rows.event_time_ms)
+        old = [found[i] for i in users_to_roll_up(rows, shared.scales, n).tolist()]
+        shared.metrics.encode.observe(perf_counter() - start)
+        shared.metrics.encode_users.observe(n)
+        return EncodedUsers(found, vectors, seq, event_time_ms, old)
+
+    def _outgoing(self, partition: Partition, encoded: EncodedUsers) -> list[Outgoing]:
+        return self._writer.records(partition.number, encoded, self._ownership.shared.now_ms())
+
+
+def _chunks(users: Sequence[bytes], n: int) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(users), n):
+        yield users[start : start + n]

@@ -1,0 +1,218 @@
+"""The settings: one frozen tree, from one TOML file, overridden by ``LURM_SECTION__KEY`` in the environment.
+
+Every leaf carries its meaning and unit in its description; `reference` lists them all, so the page cannot go stale.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from state.periods import format_scales, parse_scales
+from stream.errors import ConfigInvalid
+
+ENV_PREFIX = "LURM_"
+Weight = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """A section of the settings: frozen, and it refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class App(Section):
+    """Who we are on the broker."""
+
+    id: str = Field(
+        "lurm",
+        pattern=r"^[a-zA-Z0-9._-]{1,100}$",
+        description="consumer group, and prefix of internal topics and transactional ids",
+    )
+
+
+class Kafka(Section):
+    """How to reach the broker."""
+
+    brokers: str = Field("127.0.0.1:9092", min_length=1, description="bootstrap servers, host:port,host:port")
+    start_deadline_s: float = Field(30.0, gt=0, description="how long to wait for a broker that does not answer")
+    session_timeout_s: float = Field(15.0, ge=1, le=30, description="a silent worker loses its partitions after this")
+    rebalance_timeout_s: float = Field(60.0, ge=5, description="how long a rebalance waits for a worker to hand over")
+    request_timeout_s: float = Field(40.0, ge=5, description="deadline of one request; longer than the session timeout")
+    transaction_timeout_s: float = Field(30.0, ge=2, le=900, description="the broker aborts a transaction after this")
+    fetch_bytes: int = Field(4 << 20, ge=1 << 16, description="bytes fetched at most per partition and request")
+    poll_events: int = Field(20_000, ge=1, description="events at most in one batch")
+    data_loss: Literal["stop", "accept"] = Field(
+        "stop", description="when the source no longer holds unread events: stop, or log, count and go on"
+    )
+
+
+class Topics(Section):
+    """Which topics to use, and how to make them."""
+
+    events: str = Field("events", min_length=1, max_length=249, description="behaviour events, keyed by user_id")
+    embeddings: str = Field("embeddings", min_length=1, max_length=249, description="user embeddings, compacted")
+    dead_letters: str = Field("dead-letters", min_length=1, max_length=249, description="rejected events, unchanged")
+    partitions: int = Field(4, ge=1, le=10_000, description="partitions of every topic; all must agree")
+    replication: int = Field(-1, ge=-1, description="replicas of topics we make; -1: the broker's default")
+
+
+class Events(Section):
+    """Which events are acceptable."""
+
+    weights: dict[str, Weight] = Field(default_factory=dict, description="weight of each event type; others weigh 1")
+    value_bytes_max: int = Field(65_536, ge=64, description="a larger event is rejected: too_large")
+    future_s_max: int = Field(86_400, ge=0, description="an event further ahead of the clock is rejected: future")
+    age_s_max: int = Field(0, ge=0, description="an event older than this is rejected: too_old; 0: never")
+
+
+class State(Section):
+    """Where the state lives, and how much memory it takes."""
+
+    dir: Path | None = Field(
+        None, description="folder of the partitions' databases, one per worker; needed by `worker`"
+    )
+    scales: str = Field("", description="calendar scales, e.g. day,month; empty: the bundle's")
+    cache_bytes: int = Field(256 << 20, ge=8 << 20, description="RocksDB block cache, shared by all partitions")
+    memtable_bytes: int = Field(128 << 20, ge=8 << 20, description="RocksDB memtables, shared by all partitions")
+    open_files_max: int = Field(512, ge=32, description="open files at most per partition")
+    standbys: int = Field(0, ge=0, le=5, description="other workers that keep a copy of each partition")
+
+    @field_validator("scales")
+    @classmethod
+    def _known_scales(cls, value: str) -> str:
+        return format_scales(parse_scales(value)) if value else value
+
+
+class Model(Section):
+    """Which model encodes."""
+
+    bundle: Path | None = Field(None, description="folder made by `lurm train`")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+
+
+class Encode(Section):
+    """When and how changed users are encoded again."""
+
+    interval_s: float = Field(1.0, ge=0.1, le=86_400, description="pause between the starts of two encode cycles")
+    batch_users: int = Field(1024, ge=1, le=100_000, description="users encoded at once")
+    dtype: Literal["float32", "float16"] = Field("float32", description="number format of published vectors")
+
+
+class Metrics(Section):
+    """Where metrics and health are served."""
+
+    host: str = Field("127.0.0.1", description="address to bind")
+    port: int = Field(9108, ge=0, le=65_535, description="port of /metrics, /livez and /readyz; 0: any free one")
+
+
+class Worker(Section):
+    """How this worker runs."""
+
+    instance: str = Field("", max_length=200, description="static member id; keep it across restarts, one per worker")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe line logged")
+    stuck_s_max: float = Field(60.0, ge=5, description="the watchdog ends a worker without progress for this long")
+
+
+class Settings(BaseSettings):
+    """All settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    app: App = App()
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    events: Events = Events()
+    state: State = State()
+    model: Model = Model()
+    encode: Encode = Encode()
+    metrics: Metrics = Metrics()
+    worker: Worker = Worker()
+
+    @property
+    def changelog_topic(self) -> str:
+        """The compacted topic that holds every row."""
+        return f"{self.app.id}-bags-changelog"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library names these arguments
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file, whose content arrives as the constructor's arguments."""
+        return env_settings, init_settings
+
+
+class Leaf(NamedTuple):
+    """One setting of the reference."""
+
+    name: str
+    variable: str
+    kind: str
+    default: str
+    meaning: str
+
+
+def load(config: Path | None = None) -> Settings:
+    """The settings from a TOML file (if any) and the environment.
+
+    **Raises** `ConfigInvalid` that names each wrong key or value.
+    """
+    _refuse_unknown_variables()
+    try:
+        return Settings(**_read(config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigInvalid(
+            f"setting {where}: {first['msg'].lower()}{more}; `lurm settings` lists every setting"
+        ) from error
+
+
+def _read(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"cannot read the settings file: {error.strerror} file={config}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"the settings file is no TOML: {error} file={config}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = {leaf.variable for leaf in reference()}
+    for name in sorted(os.environ):
+        if name.startswith(ENV_PREFIX) and name not in known and not name.startswith(f"{ENV_PREFIX}FAIL_"):
+            raise ConfigInvalid(f"unknown setting {name} in the environment; `lurm settings` lists every setting")
+
+
+def reference() -> Iterator[Leaf]:
+    """Every setting there is, in the order of the tree."""
+    for section, field in Settings.model_fields.items():
+        assert isinstance(field.default, Section)  # noqa: S101 - true by the class above; tells the type checker
+        for key, leaf in type(field.default).model_fields.items():
+            default = leaf.get_default(call_default_factory=True)
+            kind = getattr(leaf.annotation, "__name__", str(leaf.annotation)).replace("typing.", "")
+            yield Leaf(
+                f"{section}.{key}",
+                f"{ENV_PREFIX}{section}__{key}".upper(),
+                kind,
+                "" if default is None else str(default),
+                leaf.description or "",
+            )

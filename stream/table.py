@@ -1,0 +1,110 @@
+"""Faust's view of the state: assignment, changelog recovery and standby copies stay Faust's, the rows are ours.
+
+Recovery and standby apply the changelog in its order, which has one writer at a time (I4). Faust would retry a failed
+apply for ever, so every failure here ends the worker.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NoReturn
+
+from faust.stores.base import SerializedStore
+from faust.types.tuples import TP
+
+from stream.fatal import die
+from stream.ownership import Ownership
+
+
+class BagTable(SerializedStore):
+    """The store of the changelog table; row access goes through `Ownership`, never through Faust's mapping."""
+
+    @property
+    def _ownership(self) -> Ownership:
+        ownership: Ownership = self.app.ownership
+        return ownership
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        """The last changelog offset applied."""
+        try:
+            return self._ownership.store(tp.partition).changelog_offset
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
+    def set_persisted_offset(self, tp: TP, offset: int) -> NoReturn:
+        """Refused: the offset changes with the rows, in one WriteBatch."""
+        die(f"the changelog offset is only written beside the rows it covers: {tp}={offset}")
+
+    def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
+        """Apply batch messages in order."""
+        del to_key, to_value
+        try:
+            for number, events in groupby(
+                sorted((event.message for event in batch), key=attrgetter("partition")), attrgetter("partition")
+            ):
+                messages = list(events)
+                records = [record for message in messages for record in message.records]
+                self._replay(number, records, messages[-1].offset)
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
+    def _replay(self, number: int, records: list[Any], changelog_offset: int) -> None:
+        ownership = self._ownership
+        store = ownership.store(number)
+        store.replay(((record.key, record.value, record.timestamp) for record in records), changelog_offset)
+        if store.record is not None:
+            expected = ownership.shared.empty_record
+            store.record.refuse_other(expected.interest_space_id, expected.scales)
+        ownership.n_replayed += len(records)
+        ownership.shared.metrics.replayed.inc(len(records))
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Close what was lost, open what came, fence its previous owner; before recovery reads any offset."""
+        del revoked, newly_assigned, generation_id
+        topics = self.table.changelog_topic.topics
+        source = self._ownership.shared.names.events
+        held = {tp.partition for tp in assigned if tp.topic in topics}
+        active = {tp.partition for tp in assigned if tp.topic == source}
+        try:
+            await self._ownership.assign(active, held - active)
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        """Start owning; Faust would swallow an exception here."""
+        del active_tps, standby_tps
+        try:
+            self._ownership.activate()
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
+    async def stop(self) -> None:
+        """Finish what is in flight and close every database."""
+        await self._ownership.close()
+        await super().stop()
+
+    def reset_state(self) -> None:
+        """Nothing to reset: `Ownership` opens and closes."""
+
+    async def backup_partition(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not Faust's to do."""
+        raise NotImplementedError
+
+    def restore_backup(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not Faust's to do."""
+        raise NotImplementedError
+
+    def _refuse(self, *args: Any) -> NoReturn:
+        raise NotImplementedError("rows are read and written through Ownership, in batches")
+
+    _get = _set = _del = _contains = _clear = _refuse
+
+    def _iterkeys(self) -> Iterator[bytes]:
+        self._refuse()
+
+    _itervalues = _iteritems = _iterkeys
+
+    def _size(self) -> int:
+        return sum(store.sizes()["rows"] for store in self._ownership.stores.values())

@@ -1,0 +1,229 @@
+"""Which topics there are and how each must be: made when missing, checked before anything is read or written.
+
+All have the same number of partitions, because a user's rows, embedding and dead letters live in the partition of
+the user's events. Wrong topics lose data silently, so a worker refuses them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from stream.connection import admin, broker_errors, client_arguments
+from stream.errors import ConfigInvalid, LurmError
+from stream.settings import Settings
+
+Policy = Literal["compact", "delete"]
+
+# How long compaction keeps tombstones: a store that saw no changelog for longer must start from nothing.
+DELETE_RETENTION_MS = 7 * 86_400_000
+# Compaction leaves the newest segment alone; the default of 1 GiB would leave most of a partition uncompacted.
+SEGMENT_BYTES = 64 << 20
+# The largest batch of rows a broker takes in one piece; one user's row of 100,000 interests is 0.8 MB.
+CHANGELOG_MESSAGE_BYTES_MAX = 8 << 20
+
+_EXISTS = 36
+_WRONG_REQUEST = {17, 37, 38, 40, 44}  # topic name, partitions, replication factor, config, policy
+_READY_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """How one topic must be; ``settings_key`` is where its name comes from."""
+
+    name: str
+    settings_key: str
+    policy: Policy
+    configs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One way in which a topic is not as planned."""
+
+    topic: str
+    found: str
+    wanted: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"topic {self.topic}: found {self.found}, wanted {self.wanted}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    topic_id: str | None
+    n_partitions: int
+    configs: Mapping[str, str]
+
+    @property
+    def policies(self) -> set[str]:
+        return {part.strip() for part in self.configs.get("cleanup.policy", "delete").split(",")}
+
+
+def plan(settings: Settings) -> tuple[TopicPlan, ...]:
+    """The events topic, then the topics made when missing. **Raises** `ConfigInvalid` when two share a name."""
+    compacted = {"cleanup.policy": "compact", "segment.bytes": str(SEGMENT_BYTES)}
+    changelog = {
+        "delete.retention.ms": str(DELETE_RETENTION_MS),
+        "max.message.bytes": str(CHANGELOG_MESSAGE_BYTES_MAX),
+    }
+    topics = settings.topics
+    plans = (
+        TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}),
+        TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted),
+        TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", {"cleanup.policy": "delete"}),
+        TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog),
+    )
+    by_name: dict[str, TopicPlan] = {}
+    for each in plans:
+        other = by_name.setdefault(each.name, each)
+        if other is not each:
+            raise ConfigInvalid(f"two topics have one name: {other.settings_key} and {each.settings_key}={each.name}")
+    return plans
+
+
+def create_missing(settings: Settings) -> list[str]:
+    """Make every topic that does not exist; the names of those made."""
+    plans = plan(settings)
+    with admin(settings) as client:
+        return _create(client, settings, plans)
+
+
+def check(settings: Settings) -> list[Problem]:
+    """What is wrong with the topics; nothing is changed."""
+    plans = plan(settings)
+    with admin(settings) as client:
+        return _problems(client, settings, plans)
+
+
+def ensure(settings: Settings) -> None:
+    """The topics as a worker needs them: made when missing, except the events topic, which is its producers'.
+
+    **Raises** `ConfigInvalid` when the events topic is missing or a topic is not as planned.
+    """
+    events, *others = plan(settings)
+    with admin(settings) as client:
+        if not _describe(client, [events.name]):
+            raise ConfigInvalid(f"the events topic does not exist: topic={events.name}; `lurm topics create` makes it")
+        _create(client, settings, others)
+        problems = _problems(client, settings, (events, *others))
+    if problems:
+        more = f" (and {len(problems) - 1} more: `lurm topics check`)" if len(problems) > 1 else ""
+        raise ConfigInvalid(f"{problems[0]}{more}")
+
+
+def topic_id(settings: Settings, topic: str) -> str | None:
+    """The id that tells a recreated topic from its predecessor; None where the broker gives none or no such topic."""
+    with admin(settings) as client:
+        found = _describe(client, [topic]).get(topic)
+    return found.topic_id if found else None
+
+
+def n_partitions(settings: Settings, topic: str) -> int:
+    """How many partitions a topic has; 0 when it does not exist."""
+    with admin(settings) as client:
+        found = _describe(client, [topic]).get(topic)
+    return found.n_partitions if found else 0
+
+
+def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
+    """The offset after the last record of each partition; empty when the topic does not exist."""
+    partitions = [TopicPartition(topic, partition) for partition in range(n_partitions(settings, topic))]
+    if not partitions:
+        return {}
+    with broker_errors(settings.kafka):
+        consumer = KafkaConsumer(**client_arguments(settings.kafka))
+        try:
+            return {each.partition: offset for each, offset in consumer.end_offsets(partitions).items()}
+        finally:
+            consumer.close()
+
+
+def _create(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPlan, ...] | list[TopicPlan]) -> list[str]:
+    existing = _describe(client, [each.name for each in plans])
+    missing = [each for each in plans if each.name not in existing]
+    if not missing:
+        return []
+    shape = {"num_partitions": settings.topics.partitions, "replication_factor": settings.topics.replication}
+    wanted = {each.name: {**shape, "configs": dict(each.configs)} for each in missing}
+    answer = client.create_topics(wanted, raise_errors=False)
+    made = [_made(topic) for topic in answer["topics"]]
+    client.wait_for_topics(list(wanted), timeout_ms=_READY_MS)
+    return [name for name in made if name is not None]
+
+
+def _made(topic: Mapping[str, Any]) -> str | None:
+    """The name, or None when another process made it at the same moment. **Raises** when the broker refused."""
+    code, name = topic["error_code"], str(topic["name"])
+    if code in (0, _EXISTS):
+        return name if code == 0 else None
+    error = ConfigInvalid if code in _WRONG_REQUEST else LurmError
+    reason = topic.get("error_message") or f"error code {code}"
+    raise error(f"the broker did not make the topic: {reason} topic={name}; see the settings topics.*")
+
+
+def _problems(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPlan, ...]) -> list[Problem]:
+    found = _describe(client, [each.name for each in plans])
+    wanted = settings.topics.partitions
+    problems = []
+    for each in plans:
+        topic = found.get(each.name)
+        if topic is None:
+            problems.append(
+                Problem(each.name, "no such topic", f"{wanted} partitions", "`lurm topics create` makes it")
+            )
+            continue
+        if topic.n_partitions != wanted:
+            problems.append(_wrong_partitions(each, topic.n_partitions, wanted))
+        problems.extend(_wrong_configs(each, topic))
+    return problems
+
+
+def _wrong_partitions(each: TopicPlan, found: int, wanted: int) -> Problem:
+    if each.settings_key == "topics.events":
+        remedy = f"set LURM_TOPICS__PARTITIONS={found}, or use another events topic"
+    else:
+        remedy = f"delete the topic or choose another {each.settings_key}: it must match the events topic"
+    return Problem(each.name, f"{found} partitions", f"{wanted} partitions", remedy)
+
+
+def _wrong_configs(each: TopicPlan, topic: _Found) -> list[Problem]:
+    policy = ",".join(sorted(topic.policies))
+    is_changelog = "delete.retention.ms" in each.configs
+    # An embeddings topic may also expire inactive users; a changelog that does forgets rows.
+    right = topic.policies == {each.policy} if is_changelog else each.policy in topic.policies
+    if each.policy == "delete":
+        right = "compact" not in topic.policies
+    problems = []
+    if not right:
+        problems.append(_wrong_config(each, "cleanup.policy", policy))
+    kept = int(topic.configs.get("delete.retention.ms", DELETE_RETENTION_MS))
+    if is_changelog and kept < DELETE_RETENTION_MS:
+        problems.append(_wrong_config(each, "delete.retention.ms", str(kept)))
+    return problems
+
+
+def _wrong_config(each: TopicPlan, key: str, found: str) -> Problem:
+    wanted = f"{key}={each.configs[key]}"
+    remedy = f"`kafka-configs.sh --alter --entity-type topics --entity-name {each.name} --add-config {wanted}`"
+    return Problem(each.name, f"{key}={found}", wanted, remedy)
+
+
+def _describe(client: KafkaAdminClient, names: list[str]) -> dict[str, _Found]:
+    """The topics that exist."""
+    topics = {topic["name"]: topic for topic in client.describe_topics(names) if topic["error_code"] == 0}
+    if not topics:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
+    configs = client.describe_configs(resources, config_filter="all")["topic"]
+    return {
+        name: _Found(
+            topic["topic_id"],
+            len(topic["partitions"]),
+            {key: entry["value"] for key, entry in configs.get(name, {}).items()},
+        )
+        for name, topic in topics.items()
+    }

@@ -1,0 +1,109 @@
+"""Transactional producers: one batch of one partition is one Kafka transaction.
+
+Starting a producer with the id of a partition fences whoever held it before and aborts its open transaction, so only
+the present owner can write (I4, I5). Any error of a transaction is final for the process: the state makes that safe.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+# One produce request per batch: large enough that a transaction needs few, well below the broker's usual limit.
+_BATCH_BYTES = 1 << 19
+
+
+class Outgoing(NamedTuple):
+    """A record to write; a None value is a tombstone."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] | None = None
+
+
+class SourceOffset(NamedTuple):
+    """How far a source partition is applied once the transaction commits."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerOptions:
+    """How producers reach the broker. **Units**: milliseconds."""
+
+    brokers: str
+    request_timeout_ms: int
+    transaction_timeout_ms: int
+
+
+class TransactionalProducer:
+    """The only writer of one partition's outputs while it is started."""
+
+    def __init__(self, options: ProducerOptions, transactional_id: str, partition: int) -> None:
+        self.partition = partition
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=options.brokers.split(","),
+            transactional_id=transactional_id,
+            acks="all",
+            max_batch_size=_BATCH_BYTES,
+            request_timeout_ms=options.request_timeout_ms,
+            transaction_timeout_ms=options.transaction_timeout_ms,
+        )
+
+    async def start(self) -> None:
+        """Fence the previous owner."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Give up the connection; an open transaction is left to be aborted."""
+        await self._producer.stop()
+
+    @property
+    def dead(self) -> bool:
+        """The sender task ended, so nothing would ever be sent again."""
+        sender = self._producer._sender.sender_task  # noqa: SLF001 - aiokafka offers no other way to see it
+        return sender is not None and sender.done()
+
+    async def transact(
+        self, outputs: Mapping[str, Sequence[Outgoing]], timestamp_ms: int, source: SourceOffset | None = None
+    ) -> dict[str, int]:
+        """Write the records of each topic and the source offset in one transaction.
+
+        Returns the offset of the last record of each topic that got any. **Raises** whatever the broker answers;
+        the caller ends the process.
+        """
+        producer = self._producer
+        await producer.begin_transaction()
+        sent = {topic: await self._send(topic, records, timestamp_ms) for topic, records in outputs.items() if records}
+        last = {}
+        for topic, batches in sent.items():
+            for n_records, acknowledged in batches:
+                last[topic] = (await acknowledged).offset + n_records - 1
+        if source is not None:
+            position = {TopicPartition(source.topic, source.partition): source.next_offset}
+            await producer.send_offsets_to_transaction(position, source.group)
+        await producer.commit_transaction()
+        return last
+
+    async def _send(
+        self, topic: str, records: Sequence[Outgoing], timestamp_ms: int
+    ) -> list[tuple[int, "asyncio.Future[Any]"]]:
+        sent: list[tuple[int, asyncio.Future[Any]]] = []
+        remaining = iter(records)
+        record = next(remaining, None)
+        while record is not None:
+            batch = self._producer.create_batch()
+            append = batch.append
+            while record is not None and (
+                append(key=record.key, value=record.value, timestamp=timestamp_ms, headers=record.headers) is not None
+            ):
+                record = next(remaining, None)
+            n_records = batch.record_count()
+            batch.close()
+            sent.append((n_records, await self._producer.send_batch(batch, topic, partition=self.partition)))
+        return sent

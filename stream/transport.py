@@ -1,0 +1,233 @@
+"""Faust transport driver that delivers one message per fetched batch, for the source and changelog topics.
+
+Faust's own acknowledgements and commits play no part for them: source offsets travel in the transactions. What is
+kept here: batches of a partition are contiguous and of the present generation (I5), no source batch is delivered
+while the app rebalances (I6), and nothing is in flight when partitions are given up (I7).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from aiokafka.errors import ConsumerStoppedError
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types.tuples import TP, ConsumerMessage
+
+from stream.errors import SourceLost
+from stream.fatal import die
+
+_FETCH_WAIT_MS = 500
+# Faust gives a rebalance this share of its timeout to finish what is in flight.
+_DRAIN_SHARE = 0.6
+
+
+class Fetched(NamedTuple):
+    """One fetch of one partition; ``next`` is the position after it, past control records and compacted offsets."""
+
+    records: list[Any]
+    start: int
+    next: int
+    generation: int
+
+
+class BatchMessage(ConsumerMessage):
+    """A whole fetched batch; its ``offset`` is the last position it covers, whether or not a record stands there."""
+
+    __slots__ = ("next", "records", "start")
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, reading committed records only and reporting positions."""
+
+    _committing = False
+
+    async def on_start(self) -> None:
+        """Keep the member id when a commit meets a rebalance, as the Java client does."""
+        await super().on_start()
+        coordinator = self._consumer._coordinator
+        reset = coordinator.reset_generation
+        coordinator.reset_generation = lambda: coordinator.request_rejoin() if self._committing else reset()
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust reads uncommitted unless it runs its own transactions; these are read when the consumer starts.
+        consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        return consumer
+
+    async def _commit(self, offsets: Any) -> Any:
+        self._committing = True
+        try:
+            return await super()._commit(offsets)
+        finally:
+            self._committing = False
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's detector looks at acknowledgements, which we do not use; the watchdog takes its place."""
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None
+    ) -> dict[Any, Fetched]:
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        # Faust bypasses the call that reports a dead coordinator.
+        consumer._coordinator.check_errors()
+        subscriptions = fetcher._subscriptions
+        before = _positions(subscriptions)
+        with subscriptions.fetch_context():
+            records = await fetcher.fetched_records(active_partitions, timeout=timeout, max_records=max_records)
+        generation = self.app.consumer_generation_id
+        fetched = {}
+        for tp, after in _positions(subscriptions).items():
+            batch = records.get(tp, [])
+            start = before.get(tp, batch[0].offset if batch else after)
+            if batch or (after > start and (active_partitions is None or tp in active_partitions)):
+                fetched[tp] = Fetched(batch, start, after, generation)
+        return fetched
+
+
+def _positions(subscriptions: Any) -> dict[Any, int]:
+    assignment = subscriptions.subscription.assignment if subscriptions.subscription else None
+    if assignment is None:
+        return {}
+    states = {tp: assignment.state_value(tp) for tp in assignment.tps}
+    return {tp: state.position for tp, state in states.items() if state.has_valid_position}
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer for batch messages; the app carries our `Ownership` as ``app.ownership``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._expected: dict[TP, int] = {}
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _is_source(self, tp: TP) -> bool:
+        return bool(tp.topic == self.app.ownership.shared.names.events)
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Mapping[Any, Fetched]:
+        # A copy: Faust hands its live, changing set to the fetcher.
+        wanted = {tp for tp in active_partitions or () if self._is_changelog_tp(tp) or not self.app.rebalancing}
+        if not wanted:
+            await self.sleep(0.05)
+            return {}
+        fetched: Mapping[Any, Fetched] = await super()._getmany(wanted, timeout)
+        return fetched
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, BatchMessage]]:
+        """Yield fetched batches, dropping all that a rebalance has overtaken."""
+        fetched, active = await self._wait_next_records(timeout)
+        if fetched is None or self.should_stop or not self.flow_active:
+            return
+        for raw, batch in fetched.items():
+            tp = ensure_TP(raw)
+            if not self.flow_active or batch.generation != self.app.consumer_generation_id:
+                return
+            if active is None or tp in active or tp in self._buffered_partitions:
+                for message in self._messages(tp, batch):
+                    yield tp, message
+
+    def _messages(self, tp: TP, batch: Fetched) -> Iterator[BatchMessage]:
+        expected = self._expected.get(tp)
+        if expected is None or (self._is_source(tp) and self.app.rebalancing):
+            return
+        if batch.start != expected:
+            self.log.warning("not contiguous: %s starts=%s expected=%s, seeking back", tp, batch.start, expected)
+            self.add_future(self.seek_wait({tp: expected}))
+            return
+        self._expected[tp] = batch.next
+        last = batch.records[-1].timestamp / 1000.0 if batch.records else 0.0
+        message = BatchMessage(
+            tp.topic, tp.partition, batch.next - 1, last, 0, (), None, batch.records, None, 0, 0, tp,
+            generation_id=batch.generation,
+        )  # fmt: skip
+        message.records, message.start, message.next = batch.records, batch.start, batch.next
+        yield message
+
+    async def perform_seek(self) -> None:
+        """Seek to what the partitions' own records say; the group's offset is the same unless it expired."""
+        await super().perform_seek()
+        sources = {tp for tp in map(ensure_TP, self.assignment()) if self._is_source(tp)}
+        try:
+            positions = await self._source_positions(sources)
+        except SourceLost as error:
+            die(error)
+        await self.seek_wait(positions)
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Seek, never before a topic's first offset, and expect what follows to start there."""
+        earliest = await self.earliest_offsets(*partitions) if partitions else {}
+        positions = {tp: max(offset, earliest.get(tp) or 0) for tp, offset in partitions.items()}
+        await super().seek_wait(positions)
+        self._expected.update({ensure_TP(tp): offset for tp, offset in positions.items()})
+
+    async def _source_positions(self, sources: set[TP]) -> dict[TP, int]:
+        earliest = await self.earliest_offsets(*sources) if sources else {}
+        latest = await self.highwaters(*sources) if sources else {}
+        shared = self.app.ownership.shared
+        positions = {}
+        for tp in sources:
+            wanted = self.app.ownership.partitions[tp.partition].next_offset
+            first, end = earliest.get(tp) or 0, latest.get(tp) or 0
+            facts = f"topic={tp.topic} partition={tp.partition} applied={wanted}"
+            if wanted > end:
+                raise SourceLost(
+                    f"the source topic is shorter than what was applied; was it recreated? {facts} end={end}; "
+                    "use another LURM_APP__ID for a new topic"
+                )
+            if (committed := self._committed_offset.get(tp) or 0) > wanted:
+                raise SourceLost(
+                    f"the changelog is behind the group's offset; was it deleted? {facts} committed={committed}; "
+                    "reset the group's offsets to build the state again"
+                )
+            if 0 < wanted < first:
+                _report_lost(facts, first, accept=self.app.accept_data_loss)
+                shared.metrics.lost.inc(first - wanted)
+            positions[tp] = max(wanted, first)
+        return positions
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return None if self._is_source(tp) else super()._new_offset(tp)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Finish what is in flight before anything is given up."""
+        self.stop_flow()
+        self.app.flow_control.suspend()
+        limit = self.app.conf.broker_rebalance_timeout * _DRAIN_SHARE
+        try:
+            async with asyncio.timeout(limit):
+                await self.app.ownership.drain()
+        except TimeoutError:
+            die(f"batches in flight did not finish within {limit:.0f} s of a rebalance")
+        for tp in revoked:
+            self._expected.pop(ensure_TP(tp), None)
+        self._buffered_partitions.clear()
+        await super().on_partitions_revoked(revoked)
+
+
+def _report_lost(facts: str, first: int, *, accept: bool) -> None:
+    if not accept:
+        raise SourceLost(
+            f"retention deleted unread events: {facts} first={first}; set LURM_KAFKA__DATA_LOSS=accept to go on"
+        )
+    driver.logger.error("retention deleted unread events, going on: %s first=%s", facts, first)
+
+
+class Producer(driver.Producer):
+    """Faust's own producer, which only ever declares topics here."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+
+class Transport(driver.Transport):
+    """The driver, registered by `stream.app` under its own scheme."""
+
+    Consumer = Consumer
+    Producer = Producer

@@ -1,0 +1,65 @@
+"""Ends a worker that looks alive but does nothing: Faust and aiokafka have several ways to get there.
+
+A thread, not a task, since a blocked event loop is one of the things it must notice. What it looks at are facts about
+progress, each with the time it last changed; the limits are the caller's.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from stream.fatal import die
+
+_PERIOD_S = 1.0
+
+
+class Progress(NamedTuple):
+    """One thing that must move: ``value`` changes whenever it does; ``idle`` says it has no reason to."""
+
+    name: str
+    value: object
+    idle: bool
+
+
+class Watchdog(threading.Thread):
+    """Calls ``die`` when a thing that is not idle has not moved for too long, or something is known to be dead."""
+
+    def __init__(
+        self,
+        progress: Callable[[], Iterable[Progress]],
+        dead: Callable[[], Iterable[str]],
+        stuck_s_max: float,
+        end: Callable[[str], object] = die,
+    ) -> None:
+        super().__init__(name="lurm-watchdog", daemon=True)
+        self._progress = progress
+        self._dead = dead
+        self._stuck_s_max = stuck_s_max
+        self._end = end
+        self._moved: dict[str, tuple[object, float]] = {}
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Look once a second."""
+        while not self._stopping.wait(_PERIOD_S):
+            reason = self.look(time.monotonic())
+            if reason is not None:
+                self._end(reason)
+                return
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+
+    def look(self, now_s: float) -> str | None:
+        """Why the worker must end, if it must."""
+        for reason in self._dead():
+            return reason
+        for name, value, idle in self._progress():
+            before, since_s = self._moved.get(name, (None, now_s))
+            if idle or name not in self._moved or value != before:
+                self._moved[name] = (value, now_s)
+            elif now_s - since_s > self._stuck_s_max:
+                return f"{name} has not moved for {now_s - since_s:.0f} s"
+        return None

@@ -1,0 +1,147 @@
+"""Topics are made as planned, and whatever else is found is named before it can lose anything."""
+
+import threading
+
+import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from stream.connection import admin
+from stream.errors import ConfigInvalid
+from stream.settings import Settings, Topics
+from stream.topics import check, create_missing, end_offsets, ensure, n_partitions, plan, topic_id
+from tests.brokers import MakeSettings, producer
+
+
+def _make(settings: Settings, name: str, partitions: int, **configs: str) -> None:
+    shape = {"num_partitions": partitions, "replication_factor": -1}
+    with admin(settings) as client:
+        client.create_topics({name: shape | {"configs": {k.replace("_", "."): v for k, v in configs.items()}}})
+        client.wait_for_topics([name])
+
+
+def _configs(settings: Settings, name: str) -> dict[str, str]:
+    with admin(settings) as client:
+        found = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all")
+    return {key: entry["value"] for key, entry in found["topic"][name].items()}
+
+
+def test_missing_topics_are_made_as_planned_and_only_once(make_settings: MakeSettings) -> None:
+    settings = make_settings(partitions=3)
+    names = [each.name for each in plan(settings)]
+    assert [problem.found for problem in check(settings)] == ["no such topic"] * 4
+    assert sorted(create_missing(settings)) == sorted(names)
+    assert create_missing(settings) == []
+    assert check(settings) == []
+    for each in plan(settings):
+        assert n_partitions(settings, each.name) == 3
+        assert each.configs.items() <= _configs(settings, each.name).items()
+    assert _configs(settings, settings.changelog_topic)["delete.retention.ms"] == "604800000"
+
+
+def test_a_worker_makes_all_but_the_events_topic(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    with pytest.raises(ConfigInvalid, match=r"events topic does not exist.*`lurm topics create`"):
+        ensure(settings)
+    assert len(check(settings)) == 4, "nothing was made beside a missing events topic"
+    _make(settings, settings.topics.events, 2)
+    ensure(settings)
+    assert check(settings) == []
+
+
+def test_workers_that_start_together_agree(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    failures: list[Exception] = []
+
+    def make() -> None:
+        try:
+            create_missing(settings)
+        except ConfigInvalid as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert check(settings) == []
+
+
+def test_a_wrong_number_of_partitions_says_what_to_do(make_settings: MakeSettings) -> None:
+    settings = make_settings(partitions=2)
+    create_missing(settings)
+    other = settings.model_copy(update={"topics": settings.topics.model_copy(update={"partitions": 3})})
+    first = check(other)[0]
+    assert (first.topic, first.found, first.wanted) == (settings.topics.events, "2 partitions", "3 partitions")
+    with pytest.raises(ConfigInvalid, match=r"found 2 partitions, wanted 3 .*LURM_TOPICS__PARTITIONS=2.*3 more"):
+        ensure(other)
+
+
+@pytest.mark.parametrize(
+    ("key", "configs", "found"),
+    [
+        ("embeddings", {"cleanup_policy": "delete"}, "cleanup.policy=delete"),
+        ("changelog", {"cleanup_policy": "delete"}, "cleanup.policy=delete"),
+        ("changelog", {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete"),
+        ("changelog", {"cleanup_policy": "compact", "delete_retention_ms": "1000"}, "delete.retention.ms=1000"),
+        ("events", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
+        ("dead_letters", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
+    ],
+)
+def test_a_topic_that_would_lose_data_is_refused(
+    key: str, configs: dict[str, str], found: str, make_settings: MakeSettings
+) -> None:
+    settings = make_settings()
+    name = settings.changelog_topic if key == "changelog" else getattr(settings.topics, key)
+    _make(settings, name, 2, **configs)
+    create_missing(settings)
+    problems = check(settings)
+    assert {problem.topic for problem in problems} == {name}
+    assert problems[0].found == found
+    with pytest.raises(ConfigInvalid, match=f"topic {name}: found {found}, wanted .*kafka-configs"):
+        ensure(settings)
+
+
+def test_an_embeddings_topic_may_also_expire(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    _make(settings, settings.topics.embeddings, 2, cleanup_policy="compact,delete")
+    create_missing(settings)
+    assert check(settings) == []
+
+
+def test_two_topics_cannot_share_a_name() -> None:
+    with pytest.raises(ConfigInvalid, match=r"topics\.events and topics.embeddings=same"):
+        plan(Settings(topics=Topics(events="same", embeddings="same")))
+
+
+@pytest.mark.parametrize("topics", [Topics(events="no such name"), Topics(events="x" * 249 + "", replication=99)])
+def test_what_the_broker_refuses_is_misuse(topics: Topics, make_kafka_settings: MakeSettings) -> None:
+    with pytest.raises(ConfigInvalid, match="the broker did not make the topic"):
+        create_missing(make_kafka_settings(topics=topics))
+
+
+@pytest.mark.kafka
+def test_a_recreated_topic_has_another_id(make_kafka_settings: MakeSettings) -> None:
+    settings = make_kafka_settings()
+    name = settings.topics.events
+    assert topic_id(settings, name) is None
+    _make(settings, name, 2)
+    first = topic_id(settings, name)
+    with admin(settings) as client:
+        client.delete_topics([name])
+    while n_partitions(settings, name):
+        pass
+    _make(settings, name, 2)
+    assert None not in (first, topic_id(settings, name))
+    assert topic_id(settings, name) != first
+
+
+def test_end_offsets_are_those_of_every_partition(make_settings: MakeSettings) -> None:
+    settings = make_settings(partitions=3)
+    assert end_offsets(settings, settings.topics.events) == {}
+    create_missing(settings)
+    with producer(settings) as client:
+        for _ in range(4):
+            client.send(settings.topics.events, b"x", partition=1)
+        client.flush()
+    assert end_offsets(settings, settings.topics.events) == {0: 0, 1: 4, 2: 0}

@@ -1,0 +1,204 @@
+"""The encoder against a plain dense reference: one user, one period, one interest at a time."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from lurm_model import encoder as encoder_module
+from lurm_model.bundle import Bundle
+from lurm_model.codebook import Codebook
+from lurm_model.config import SmenConfig
+from lurm_model.encoder import Encoder
+from lurm_model.events import day_rows
+from lurm_model.smen import Smen
+from state.bags import concat, sum_bags
+from state.history import Rows, ScaleBags, before_window, resolve
+from state.periods import DAY, MONTH, MS_PER_DAY, SCALES
+
+N_CLUSTERS = 40
+REFERENCE_DAY = 11_350
+
+
+def make_bundle(scales: tuple[str, ...]) -> Bundle:
+    rng = np.random.default_rng(0)
+    centroids = rng.normal(size=(N_CLUSTERS, 64)).astype(np.float32)
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    idf = np.append(1 + rng.random(N_CLUSTERS), 0).astype(np.float32)
+    book = Codebook({}, centroids, idf, {}, np.zeros((0, 64), np.float32))
+    config = SmenConfig(n_interests=book.n_interests, d_item=64, reference_day=REFERENCE_DAY, scales=scales)
+    torch.manual_seed(1)
+    smen = Smen(config)
+    with torch.no_grad():
+        for parameter in smen.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        smen.anchors.interests[:N_CLUSTERS] += torch.from_numpy(centroids)
+    return Bundle.build(config, book, {k: v.detach().numpy() for k, v in smen.state_dict().items()}, {}, {})
+
+
+def make_rows(n_users: int = 30, n_events: int = 2000, seed: int = 5) -> Rows:
+    """Lives of up to 300 days; users 10 to 12 have no events, user 13 knows only the unknown interest."""
+    rng = np.random.default_rng(seed)
+    user = rng.integers(0, n_users, n_events)
+    user[(user >= 10) & (user < 13)] = 0
+    interest = rng.integers(0, N_CLUSTERS + 1, n_events)
+    interest[user == 13] = N_CLUSTERS
+    day = REFERENCE_DAY + 20 - rng.integers(0, 300, n_events)
+    return day_rows(user, day * MS_PER_DAY, interest, np.ones(n_events, np.int64))
+
+
+def roll_up(rows: Rows, n_users: int) -> Rows:
+    """What a compaction leaves: days before the window summed into their month's row."""
+    old = before_window(rows, n_users)
+    kept = np.setdiff1d(np.arange(len(rows)), old)
+    month = MONTH.of_day(rows.period[old])
+    code, owners = np.unique((rows.user[old] << 32) + month, return_inverse=True)
+    bags = concat([rows.bags.take(kept), sum_bags(owners, rows.bags.take(old), len(code))])
+    user = np.concatenate([rows.user[kept], code >> 32])
+    columns = {
+        "scale": np.concatenate([rows.scale[kept], np.full(len(code), MONTH.code)]),
+        "period": np.concatenate([rows.period[kept], code & 0xFFFFFFFF]),
+        "seq": np.zeros(len(user), np.int64),
+        "event_time_ms": np.zeros(len(user), np.int64),
+    }
+    order = np.argsort(user, kind="stable")
+    return Rows(user[order], **{k: v[order] for k, v in columns.items()}, bags=bags.take(order))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+class Plain:
+    """SMEN in double precision, by its definition."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.w = {name: array.astype(np.float64) for name, array in bundle.weights.items()}
+        self.idf, self.config = bundle.codebook.idf, bundle.config
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        """V of one dense bag of weights, [M, H]."""
+        e, a, p = (self.w[f"anchors.{name}"] for name in ("interests", "anchors", "projections"))
+        total = np.zeros((self.config.n_anchors, self.config.d_anchor))
+        for d in np.flatnonzero(weights):
+            alpha = softmax(e[d] @ a.T / self.config.tau)
+            for m in range(self.config.n_anchors):
+                total[m] += weights[d] * alpha[m] * e[d] @ p[m]
+        return total
+
+    def step(self, prefix: str, x: np.ndarray, h: np.ndarray) -> np.ndarray:
+        """One step of a GRU as torch defines it."""
+        i = np.split(self.w[prefix + "weight_ih_l0"] @ x + self.w[prefix + "bias_ih_l0"], 3)
+        g = np.split(self.w[prefix + "weight_hh_l0"] @ h + self.w[prefix + "bias_hh_l0"], 3)
+        reset, update = sigmoid(i[0] + g[0]), sigmoid(i[1] + g[1])
+        return (1 - update) * np.tanh(i[2] + reset * g[2]) + update * h
+
+    def bags(self, scale: ScaleBags, user: int) -> list[tuple[int, np.ndarray]]:
+        """The user's periods and their dense counts, in order."""
+        found = []
+        for k in np.flatnonzero(scale.user == user):
+            counts = np.zeros(len(self.idf))
+            pairs = slice(scale.bags.offsets[k], scale.bags.offsets[k + 1])
+            counts[scale.bags.interests[pairs]] = scale.bags.counts[pairs]
+            found.append((int(scale.period[k]), counts))
+        return found
+
+    def recurrent(self, name: str, scale: ScaleBags, user: int) -> np.ndarray | None:
+        """The states after the user's last period, [R, H]."""
+        reference = int(SCALES[name].of_day(np.array([self.config.reference_day]))[0])
+        states = np.zeros((self.config.n_recurrent, self.config.d_anchor))
+        previous = None
+        for period, counts in self.bags(scale, user):
+            weights = np.log1p(counts) * self.idf
+            norm_sq = (weights**2).sum()
+            gap = 0 if previous is None else period - previous
+            date = period - reference
+            logs = np.log1p([norm_sq, gap, counts.sum(), (counts > 0).sum(), abs(date)])
+            features = np.array([norm_sq > 0, *logs[:4], np.sign(date) * logs[4]])
+            value = self.values(weights)[self.config.n_sums :] / np.sqrt(max(norm_sq, 1e-30))
+            for r in range(self.config.n_recurrent):
+                states[r] = self.step(f"time.{name}.cells.{r}.", np.concatenate([value[r], features]), states[r])
+            previous = period
+        return None if previous is None else states
+
+    def encode(self, periods: Mapping[str, ScaleBags], user: int) -> np.ndarray:
+        life = [np.log1p(counts) * self.idf for _, counts in self.bags(periods[self.config.life_scale], user)]
+        norm_sq = sum((weights**2).sum() for weights in life)
+        sums = sum((self.values(weights)[: self.config.n_sums] for weights in life), 0) / np.sqrt(max(norm_sq, 1e-30))
+        out = np.zeros((self.config.n_anchors, self.config.d_anchor))
+        out[: self.config.n_sums] = sums
+        states = [self.recurrent(name, periods[name], user) for name in self.config.scales]
+        for r in range(self.config.n_recurrent):
+            query, bias = self.w["scales.query"][:, r], self.w["scales.bias"][:, r]
+            present = [s for s, state in enumerate(states) if state is not None]
+            if present:
+                gates = softmax(np.array([states[s][r] @ query[s] + bias[s] for s in present]))
+                out[self.config.n_sums + r] = sum(g * states[s][r] for g, s in zip(gates, present, strict=True))
+        return out
+
+
+@pytest.mark.parametrize("scales", [("day",), ("day", "month"), ("day", "week", "month")])
+def test_the_fast_encoder_equals_the_plain_one(scales: tuple[str, ...]) -> None:
+    bundle = make_bundle(scales)
+    periods = resolve(make_rows(), bundle.scales, 30)
+    fast = Encoder(bundle, "cpu").encode(periods, 30)
+    plain = Plain(bundle)
+    for user in range(30):
+        np.testing.assert_allclose(fast[user], plain.encode(periods, user), rtol=1e-4, atol=1e-5)
+
+
+def test_users_without_rows_get_zeros_and_an_unknown_life_still_has_a_rhythm() -> None:
+    bundle = make_bundle(("day", "month"))
+    vectors = Encoder(bundle, "cpu").encode(resolve(make_rows(), bundle.scales, 30), 30)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (30, 10, 64)
+    assert np.abs(vectors[10:13]).max() == 0
+    assert np.abs(vectors[13, :8]).max() == 0 < np.abs(vectors[13, 8:]).max()
+    nobody = day_rows(*np.zeros((4, 0), np.int64))
+    assert Encoder(bundle, "cpu").encode(resolve(nobody, bundle.scales, 0), 0).shape == (0, 10, 64)
+
+
+def test_rolled_up_rows_encode_as_the_days_they_came_from() -> None:
+    bundle = make_bundle(("day", "month"))
+    rows = make_rows()
+    rolled = roll_up(rows, 30)
+    assert len(rolled) < len(rows)
+    encode = Encoder(bundle, "cpu").encode
+    days, months = (encode(resolve(r, bundle.scales, 30), 30) for r in (rows, rolled))
+    np.testing.assert_allclose(months, days, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("batch_users", [1, 7, 30])
+def test_how_users_are_batched_does_not_matter(monkeypatch: pytest.MonkeyPatch, batch_users: int) -> None:
+    bundle = make_bundle(("day", "month"))
+    periods = resolve(make_rows(), bundle.scales, 30)
+    whole = Encoder(bundle, "cpu").encode(periods, 30)
+    monkeypatch.setattr(encoder_module, "BATCH_USERS", batch_users)
+    np.testing.assert_allclose(Encoder(bundle, "cpu").encode(periods, 30), whole, rtol=1e-4, atol=1e-6)
+
+
+def test_every_event_of_the_life_counts_once() -> None:
+    bundle = make_bundle(("day", "month"))
+    one = day_rows(
+        np.zeros(2, np.int64), np.array([11_000, 11_340]) * MS_PER_DAY, np.array([1, 2]), np.ones(2, np.int64)
+    )
+    vectors = Encoder(bundle, "cpu").encode(resolve(one, bundle.scales, 1), 1)[0]
+    weights = np.zeros(N_CLUSTERS + 1)
+    weights[[1, 2]] = np.log(2) * bundle.codebook.idf[[1, 2]]
+    expected = Plain(bundle).values(weights)[:8] / np.linalg.norm(weights)
+    np.testing.assert_allclose(vectors[:8], expected, rtol=1e-4, atol=1e-6)
+    assert DAY.name in bundle.config.scales
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_cuda_equals_the_cpu_within_bfloat16() -> None:
+    bundle = make_bundle(("day", "month"))
+    periods = resolve(make_rows(), bundle.scales, 30)
+    cpu, cuda = (Encoder(bundle, device).encode(periods, 30) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(cuda, cpu, rtol=0.05, atol=0.03)

@@ -1,0 +1,174 @@
+"""Bags, rows and roll-up against the plain reference."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from state.bags import COUNT_MAX, Bags, concat, sum_bags, sum_pairs
+from state.errors import FormatUnknown, StoreCorrupt
+from state.history import Rows, resolve
+from state.periods import SCALE_BY_CODE, SCALES, Scale, parse_scales
+from state.rollup import roll_up, users_to_roll_up
+from state.rows import decode_keys, decode_rows, decode_values, encode_keys, encode_values
+from tests.plain import Bags as PlainBags
+from tests.plain import PlainEvent
+from tests.plain import bags as plain_bags
+
+u32 = st.integers(0, 2**32 - 1)
+pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6) | u32, st.integers(1, 1000)), max_size=60)
+user_ids = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(str.encode)
+days = st.integers(10_000, 10_200)
+events = st.lists(
+    st.builds(
+        PlainEvent,
+        st.sampled_from([b"ann", b"bob", b"an"]),
+        st.integers(0, 5),
+        days.map(lambda day: day * 86_400_000 + 5),
+        st.integers(1, 3),
+    ),
+    max_size=60,
+)
+scale_sets = st.sampled_from(["day", "day,month", "day,week,month", "day,quarter,year"]).map(parse_scales)
+
+
+def make_bags(triples: list[tuple[int, int, int]], n: int = 5) -> Bags:
+    owner, interest, count = (np.array(column) for column in zip(*triples, strict=True)) if triples else ([], [], [])
+    return sum_pairs(np.array(owner, np.int64), np.array(interest, np.uint32), np.array(count, np.uint32), n)
+
+
+def as_dicts(bags: Bags) -> list[dict[int, int]]:
+    bounds = bags.offsets.tolist()
+    flat = list(zip(bags.interests.tolist(), bags.counts.tolist(), strict=True))
+    return [dict(flat[a:b]) for a, b in itertools.pairwise(bounds)]
+
+
+@given(pairs)
+def test_summing_pairs_is_counting(triples: list[tuple[int, int, int]]) -> None:
+    expected: list[Counter[int]] = [Counter() for _ in range(5)]
+    for owner, interest, count in triples:
+        expected[owner][interest] += count
+    bags = make_bags(triples)
+    assert as_dicts(bags) == expected
+    for bag in as_dicts(bags):
+        assert list(bag) == sorted(bag)
+
+
+@given(pairs, pairs, st.lists(st.integers(0, 4), min_size=10, max_size=10))
+def test_summing_bags_is_summing_their_pairs(first: list, second: list, owners: list[int]) -> None:
+    both = concat([make_bags(first), make_bags(second)])
+    expected: list[Counter[int]] = [Counter() for _ in range(5)]
+    for owner, bag in zip(owners, as_dicts(both), strict=True):
+        expected[owner].update(bag)
+    assert as_dicts(sum_bags(np.array(owners), both, 5)) == expected
+
+
+def test_a_count_stays_at_its_largest_value() -> None:
+    bags = make_bags([(0, 7, COUNT_MAX), (0, 7, 5)])
+    assert as_dicts(bags)[0] == {7: COUNT_MAX}
+
+
+@given(pairs, st.lists(st.tuples(st.integers(0, 2**62), st.integers(-(2**54), 2**54)), min_size=5, max_size=5))
+def test_a_rows_value_survives_its_bytes(triples: list, heads: list[tuple[int, int]]) -> None:
+    seq, time = (np.array(column) for column in zip(*heads, strict=True))
+    values = encode_values(seq, time, make_bags(triples))
+    read_seq, read_time, bags = decode_values(values)
+    assert read_seq.tolist() == seq.tolist()
+    assert read_time.tolist() == time.tolist()
+    assert as_dicts(bags) == as_dicts(make_bags(triples))
+
+
+@given(st.lists(st.tuples(user_ids, st.sampled_from(list(SCALES)), st.integers(-(2**31), 2**31 - 1)), max_size=20))
+def test_a_rows_key_survives_its_bytes_and_sorts_by_time(rows: list[tuple[bytes, str, int]]) -> None:
+    users = [user for user, _, _ in rows]
+    codes = np.array([SCALES[name].code for _, name, _ in rows], np.int64)
+    periods = np.array([period for _, _, period in rows], np.int64)
+    keys = encode_keys(users, np.arange(len(rows)), codes, periods)
+    names, user, scale, period = decode_keys(keys)
+    read = [(names[u], SCALE_BY_CODE[s].name, p) for u, s, p in zip(user, scale, period, strict=True)]
+    assert read == rows
+    by_key = [row for _, row in sorted(zip(keys, rows, strict=True))]
+    assert by_key == sorted(rows, key=lambda row: (row[0] + b"\0", SCALES[row[1]].code, row[2]))
+
+
+@pytest.mark.parametrize("value", [b"", b"1234567", b"12345678"])
+def test_a_value_of_an_impossible_length_is_corrupt(value: bytes) -> None:
+    with pytest.raises(StoreCorrupt):
+        decode_values([value])
+
+
+def test_a_value_of_another_version_is_refused() -> None:
+    value = bytearray(encode_values(np.array([1]), np.array([2]), Bags.empty(1))[0])
+    value[15] += 1
+    with pytest.raises(FormatUnknown):
+        decode_values([bytes(value)])
+
+
+def test_the_first_format_is_read_for_ever() -> None:
+    """Bytes written by version 1: they must never change their meaning."""
+    key = bytes.fromhex("616e6e006480002710")
+    value = bytes.fromhex("4d01000000000000050000000000800103000000070000000a00000001000000")
+    users, rows = decode_rows([key], [value])
+    assert users == [b"ann"]
+    assert (rows.scale[0], rows.period[0], rows.seq[0], rows.event_time_ms[0]) == (ord("d"), 10_000, 333, 5)
+    assert as_dicts(rows.bags) == [{3: 7, 10: 1}]
+
+
+def day_rows(history: list[PlainEvent]) -> dict[bytes, bytes]:
+    """The day rows of these events, one event at a time."""
+    counted: dict[tuple[bytes, int], Counter[int]] = {}
+    for event in history:
+        counted.setdefault((event.user, event.ts_ms // 86_400_000), Counter())[event.interest] += event.weight
+    stored = {}
+    for i, ((user, day), bag) in enumerate(counted.items()):
+        key = encode_keys([user], np.array([0]), np.array([ord("d")]), np.array([day]))[0]
+        bags = sum_pairs(np.zeros(len(bag), np.int64), np.array(list(bag), np.uint32), np.array(list(bag.values())), 1)
+        stored[key] = encode_values(np.array([i]), np.array([day * 86_400_000 + 5]), bags)[0]
+    return stored
+
+
+def read(stored: dict[bytes, bytes]) -> tuple[list[bytes], Rows]:
+    keys = sorted(stored)
+    return decode_rows(keys, [stored[key] for key in keys])
+
+
+def resolved(stored: dict[bytes, bytes], scales: tuple[Scale, ...]) -> PlainBags:
+    users, rows = read(stored)
+    found = {}
+    for name, periods in resolve(rows, scales, len(users)).items():
+        for user, period, bag in zip(periods.user, periods.period, as_dicts(periods.bags), strict=True):
+            found[users[user], name, SCALES[name].label(int(period))] = bag
+    return found
+
+
+@given(events, scale_sets)
+def test_stored_rows_mean_the_plain_bags_before_and_after_roll_up(history: list, scales: tuple[Scale, ...]) -> None:
+    stored = day_rows(history)
+    assert resolved(stored, scales) == plain_bags(history, scales)
+    users, rows = read(stored)
+    for key, value in roll_up(users, rows, scales):
+        stored.pop(key) if value is None else stored.update({key: value})
+    assert resolved(stored, scales) == plain_bags(history, scales)
+    users, rows = read(stored)
+    assert not len(users_to_roll_up(rows, scales, len(users)))
+
+
+@given(events, events, scale_sets)
+def test_late_events_into_rolled_up_days_are_counted_once(first: list, late: list, scales: tuple[Scale, ...]) -> None:
+    stored = day_rows(first)
+    users, rows = read(stored)
+    for key, value in roll_up(users, rows, scales):
+        stored.pop(key) if value is None else stored.update({key: value})
+    for key, value in day_rows(late).items():
+        old = [stored[key]] if key in stored else []
+        seq, time, bags = decode_values([*old, value])
+        total = sum_bags(np.zeros(len(bags), np.int64), bags, 1)
+        stored[key] = encode_values(np.array([seq.max()]), np.array([time.max()]), total)[0]
+    assert resolved(stored, scales) == plain_bags(first + late, scales)
+    users, rows = read(stored)
+    for key, value in roll_up(users, rows, scales):
+        stored.pop(key) if value is None else stored.update({key: value})
+    assert resolved(stored, scales) == plain_bags(first + late, scales)

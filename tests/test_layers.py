@@ -1,0 +1,43 @@
+"""The layers of ARCHITECTURE.md hold: stream -> lurm_model -> state, and each package's foreign libraries."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "state": {"kafka", "aiokafka", "faust", "torch", "prometheus_client", "click", "rich"},
+    "lurm_model": {"kafka", "aiokafka", "faust", "rocksdict", "prometheus_client", "click"},
+}
+# Only these know Faust, so that it can be replaced by changing them.
+FAUST = {"app.py", "transport.py", "table.py"}
+
+
+def imports_of(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_does_not_know_the_libraries_of_the_layers_above(package: str) -> None:
+    for file in (ROOT / package).rglob("*.py"):
+        assert not imports_of(file) & FORBIDDEN[package], file
+
+
+def test_only_the_files_that_must_know_faust_import_it() -> None:
+    knowing = {file.name for file in (ROOT / "stream").rglob("*.py") if "faust" in imports_of(file)}
+    assert knowing == FAUST
+
+
+def test_imports_between_packages_go_one_way() -> None:
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,83 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lurm_model.bundle import FILES, Bundle
+from lurm_model.errors import BundleError
+from state.periods import DAY, MONTH
+
+
+@pytest.fixture
+def saved(bundle: Bundle, tmp_path: Path) -> Path:
+    bundle.save(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_what_is_loaded_is_what_was_saved(bundle: Bundle, saved: Path) -> None:
+    loaded = Bundle.load(saved)
+    assert (loaded.model_id, loaded.space_id) == (bundle.model_id, bundle.space_id)
+    assert loaded.scales == (DAY, MONTH)
+    assert loaded.config == bundle.config
+    assert loaded.codebook.interest_of == bundle.codebook.interest_of
+    assert loaded.codebook.tokens == bundle.codebook.tokens
+    for name, weights in bundle.weights.items():
+        np.testing.assert_array_equal(loaded.weights[name], weights)
+
+
+def test_saving_leaves_nothing_else_behind_and_replaces_an_older_bundle(bundle: Bundle, saved: Path) -> None:
+    bundle.save(saved)
+    assert [path.name for path in saved.parent.iterdir()] == ["bundle"]
+    assert {path.name for path in saved.iterdir()} == {*FILES, "manifest.json"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_tampered_file_is_refused_by_name(saved: Path, name: str) -> None:
+    data = bytearray((saved / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (saved / name).write_bytes(bytes(data))
+    with pytest.raises(BundleError, match=name):
+        Bundle.load(saved)
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_missing_file_is_refused_by_name(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        Bundle.load(saved)
+
+
+def test_a_manifest_with_another_configuration_is_refused(saved: Path) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["config"]["tau"] = 2.0
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="changed after training"):
+        Bundle.load(saved)
+
+
+def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="run `lurm train --events F --out DIR`"):
+        Bundle.load(tmp_path / "nothing")
+
+
+def test_an_unknown_format_is_named(saved: Path) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
+    with pytest.raises(BundleError, match="format_version=99") as refused:
+        Bundle.load(saved)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_new_item_changes_the_model_but_not_the_space(bundle: Bundle) -> None:
+    book = dataclasses.replace(bundle.codebook, interest_of=bundle.codebook.interest_of | {"brand new": 1})
+    other = Bundle.build(bundle.config, book, bundle.weights, {}, {})
+    assert other.space_id == bundle.space_id
+    assert other.codebook.interest_space_id == bundle.codebook.interest_space_id
+    assert other.model_id != bundle.model_id
+
+
+def test_other_weights_are_another_space(bundle: Bundle) -> None:
+    weights = {name: array + 1 for name, array in bundle.weights.items()}
+    assert Bundle.build(bundle.config, bundle.codebook, weights, {}, {}).space_id != bundle.space_id

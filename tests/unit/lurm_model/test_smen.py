@@ -1,0 +1,75 @@
+import numpy as np
+import torch
+
+from lurm_model.anchors import Anchors
+from lurm_model.bundle import Bundle
+from lurm_model.collate import N_FEATURES, collate
+from lurm_model.scales import MultiScale
+from lurm_model.time_aggregation import TimeAggregation
+from state.bags import Bags, sum_pairs
+from state.history import ScaleBags
+
+
+def test_the_table_is_the_softly_shared_and_projected_interest_vector() -> None:
+    torch.manual_seed(0)
+    anchors = Anchors(n_interests=5, n_anchors=3, d_anchor=4, tau=0.7)
+    with torch.no_grad():
+        anchors.interests.normal_()
+        anchors.projections.normal_()
+        table = anchors.table()
+        for d in range(5):
+            logits = np.array([float(anchors.interests[d] @ anchors.anchors[m]) / 0.7 for m in range(3)])
+            alpha = np.exp(logits) / np.exp(logits).sum()
+            for m in range(3):
+                expected = float(alpha[m]) * anchors.interests[d] @ anchors.projections[m]
+                torch.testing.assert_close(table[d, m], expected)
+        torch.testing.assert_close(anchors.table(torch.tensor([4, 2])), table[[4, 2]])
+
+
+def test_the_shares_of_an_interest_sum_to_its_vector_before_any_projection_is_learned() -> None:
+    anchors = Anchors(n_interests=5, n_anchors=3, d_anchor=4, tau=1.0)
+    with torch.no_grad():
+        anchors.interests.normal_()
+        torch.testing.assert_close(anchors.table().sum(dim=1), anchors.interests)
+
+
+def test_a_gate_leaves_out_scales_a_user_has_nothing_in() -> None:
+    torch.manual_seed(1)
+    fuse = MultiScale(n_scales=2, n_recurrent=2, d_anchor=4)
+    states = torch.randn(2, 3, 2, 4)
+    present = torch.tensor([[True, True, False], [True, False, False]])
+    states = states * present[:, :, None, None]
+    with torch.no_grad():
+        fused = fuse(states, present)
+    torch.testing.assert_close(fused[1], states[0, 1])
+    torch.testing.assert_close(fused[2], torch.zeros(2, 4))
+    assert not torch.allclose(fused[0], states[0, 0])
+
+
+def test_the_recurrence_equals_one_user_and_one_step_at_a_time(bundle: Bundle, rng: np.random.Generator) -> None:
+    config, idf = bundle.config, bundle.codebook.idf
+    user = np.array([0, 0, 0, 2, 2, 3])
+    bags = sum_pairs(np.arange(6), rng.integers(0, 50, 6).astype(np.uint32), np.ones(6, np.uint32), 6)
+    periods = ScaleBags(user, np.array([3, 4, 9, 1, 2, 5]), bags)
+    batch = collate(dict.fromkeys(config.scales, periods), 4, config, idf).scales["month"]
+    torch.manual_seed(0)
+    time = TimeAggregation(config.n_recurrent, config.d_anchor)
+    values = torch.randn(6, config.n_recurrent, config.d_anchor)
+    with torch.no_grad():
+        states = time(values, batch, 4)
+        for u in range(4):
+            for r, cell in enumerate(time.cells):
+                hidden = torch.zeros(1, config.d_anchor)
+                for k in np.flatnonzero(user == u):
+                    step = torch.cat([values[k, r] / batch.norm_sq[k].sqrt(), batch.features[k]])[None]
+                    _, hidden = cell(step, hidden)
+                torch.testing.assert_close(states[u, r], hidden[0])
+    assert values.shape[-1] + N_FEATURES == step.shape[1]
+
+
+def test_nobody_and_nothing_is_fine(bundle: Bundle) -> None:
+    empty = ScaleBags(np.zeros(0, np.int64), np.zeros(0, np.int64), Bags.empty())
+    batch = collate(dict.fromkeys(bundle.config.scales, empty), 2, bundle.config, bundle.codebook.idf)
+    with torch.inference_mode():
+        smen = bundle.smen()
+        assert smen(batch, smen.table()).abs().max() == 0
