@@ -9,7 +9,7 @@ import shutil
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -149,9 +149,12 @@ class BagStore:
 
     def close(self) -> None:
         """Give up the database and its lock."""
+        # RocksDB repeats the error of a failed write when it is closed; whoever met it knows already.
+        forgiving = suppress(Exception) if self._broken else nullcontext()
         self._broken = True
         for handle in (self._marks_db, self._meta_db, self._db):
-            handle.close()
+            with forgiving:
+                handle.close()
         # The lock is freed when the last handle dies, column families' included.
         del self._marks_cf, self._meta_cf, self._marks_db, self._meta_db, self._db
 

@@ -6,11 +6,13 @@ The way of an event: `transport` (fetched batch) -> here -> `partition` (one tra
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 import faust
+import torch
 import uvloop
 from faust.stores import STORES
 from faust.transport.drivers import TRANSPORTS
@@ -60,6 +62,8 @@ class Worker:
         self.ownership = _ownership(settings, bundle, scales, self.metrics)
         self.app = _faust_app(settings, self.ownership)
         writer = EmbeddingWriter(bundle.model_id, bundle.space_id, settings.encode.dtype)
+        # The event loop needs a core of its own: encoding on all of them makes both slower.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
         encoder = Encoder(bundle, settings.model.device)
         encode = settings.encode
         self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)

@@ -71,13 +71,14 @@ def demo_data(cache: Path, say: Say, *, made_up: bool) -> DemoData:
             tasks = ta_feng_tasks(events, labels)
             chosen = {name: tasks[name] for name in ("age_ge_45", "churn")}
             return DemoData("ta-feng", events, chosen, _TA_FENG_TRAINED_MS, TA_FENG_CUT_MS)
-    return _synthetic_data(*synthetic(n_users=5_000, n_items=2_000, n_days=120))
+    return _synthetic_data(*synthetic(n_users=3_000, n_items=1_000, n_days=120))
 
 
 def _synthetic_data(events: Events, labels: UserLabels) -> DemoData:
     first, last = int(events.ts_ms[0]), int(events.ts_ms[-1])
     trained_ms, cut_ms = first + (last - first) // 2, first + 3 * (last - first) // 4
-    return DemoData("synthetic", events, event_tasks(events, labels, cut_ms), trained_ms, cut_ms)
+    tasks = {name: task for name, task in event_tasks(events, labels, cut_ms).items() if name != "preference"}
+    return DemoData("synthetic", events, tasks, trained_ms, cut_ms)
 
 
 def train_bundle(data: DemoData, folder: Path, progress: Progress) -> float:

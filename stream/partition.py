@@ -73,7 +73,8 @@ class Partition:
         self.store.marks.sort()
         empty = self._shared.empty_record
         self.record.refuse_other(empty.interest_space_id, empty.scales)
-        self.sweep_after = None if self.record.model_id == self._shared.model_id else b""
+        is_new = self.record.next_offset == 0
+        self.sweep_after = None if is_new or self.record.model_id == self._shared.model_id else b""
 
     @property
     def record(self) -> PartitionRecord:
@@ -133,10 +134,6 @@ class Partition:
         """Wait until no transaction of this partition is in flight."""
         async with self.encoding, self._order:
             return
-
-    def end_sweep(self) -> None:
-        """Everybody has an embedding of the present model; the next transaction says so."""
-        self.sweep_after = None
 
     async def note_published(self) -> None:
         """While no batch carries it, write down that embeddings were published, so a fail-over repeats few."""

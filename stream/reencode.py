@@ -54,10 +54,13 @@ class Reencoder:
     async def run(self) -> None:
         """Cycle until cancelled."""
         while True:
-            started = perf_counter()
-            for partition in list(self._ownership.partitions.values()):
+            end_s = perf_counter() + self._interval_s
+            partitions = list(self._ownership.partitions.values())
+            for partition in partitions:
                 await self._cycle(partition)
-            await asyncio.sleep(max(0.0, self._interval_s - (perf_counter() - started)))
+            for partition in partitions:
+                await self._sweep_until(partition, end_s)
+            await asyncio.sleep(max(0.0, end_s - perf_counter()))
 
     async def _cycle(self, partition: Partition) -> None:
         """Encode all users that are dirty now, in batches; give way as soon as a rebalance wants the partition."""
@@ -69,9 +72,6 @@ class Reencoder:
                     return
                 await self._publish(partition, taken)
             remaining -= len(taken)
-        async with partition.encoding:
-            if self._ownership.recovered:
-                await self._sweep(partition)
 
     def _take(self, partition: Partition) -> dict[bytes, Mark]:
         return partition.store.marks.take(self._batch_users) if self._ownership.recovered else {}
@@ -87,19 +87,26 @@ class Reencoder:
         for users in _chunks(encoded.to_roll_up, _ROLL_UP_USERS):
             await partition.roll_up(users)
 
-    async def _sweep(self, partition: Partition) -> None:
-        """Encode the next users of a walk over everybody, after the model changed."""
-        if partition.sweep_after is None:
-            await partition.note_published()
-            return
-        users = partition.store.users_after(partition.sweep_after, self._batch_users)
+    async def _sweep_until(self, partition: Partition, end_s: float) -> None:
+        """After the model changed, walk over everybody: a batch at least, and what is left of the interval."""
+        while True:
+            async with partition.encoding:
+                if not self._ownership.recovered:
+                    return
+                if partition.sweep_after is None:
+                    await partition.note_published()
+                    return
+                await self._sweep(partition, partition.sweep_after)
+            if perf_counter() >= end_s:
+                return
+
+    async def _sweep(self, partition: Partition, after: bytes) -> None:
+        users = partition.store.users_after(after, self._batch_users)
         if users:
             encoded = await self._encode(partition, users)
             await partition.publish(self._outgoing(partition, encoded), [])
             self._ownership.shared.metrics.published.inc(len(encoded.users))
-            partition.sweep_after = users[-1]
-        else:
-            partition.sweep_after = None
+        partition.sweep_after = users[-1] if users else None
 
     async def _encode(self, partition: Partition, users: Sequence[bytes]) -> EncodedUsers:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_now, partition, users)

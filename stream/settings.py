@@ -118,16 +118,8 @@ class Worker(Section):
     stuck_s_max: float = Field(60.0, ge=5, description="the watchdog ends a worker without progress for this long")
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        frozen=True,
-        extra="forbid",
-        nested_model_default_partial_update=True,
-    )
 
     app: App = App()
     kafka: Kafka = Kafka()
@@ -144,6 +136,18 @@ class Settings(BaseSettings):
         """The compacted topic that holds every row."""
         return f"{self.app.id}-bags-changelog"
 
+
+class _FromEnvironment(BaseSettings, Settings):
+    """Settings of a process: the environment goes before the file, whose content are the constructor's arguments."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -153,7 +157,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file, whose content arrives as the constructor's arguments."""
+        """Where values come from, the first that has one."""
         return env_settings, init_settings
 
 
@@ -174,7 +178,7 @@ def load(config: Path | None = None) -> Settings:
     """
     _refuse_unknown_variables()
     try:
-        return Settings(**_read(config))
+        return _FromEnvironment(**_read(config))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -4,6 +4,7 @@ Recovery and standby apply the changelog in its order, which has one writer at a
 apply for ever, so every failure here ends the worker.
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
@@ -14,6 +15,9 @@ from faust.types.tuples import TP
 
 from stream.fatal import die
 from stream.ownership import Ownership
+
+# A transaction waits for an absent broker without end, and a supervisor kills what does not stop, usually after 30 s.
+_STOP_S = 15.0
 
 
 class BagTable(SerializedStore):
@@ -82,7 +86,11 @@ class BagTable(SerializedStore):
 
     async def stop(self) -> None:
         """Finish what is in flight and close every database."""
-        await self._ownership.close()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self._ownership.close()
+        except TimeoutError:
+            die(f"batches in flight did not finish within {_STOP_S:.0f} s of the signal to stop")
         await super().stop()
 
     def reset_state(self) -> None:

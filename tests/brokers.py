@@ -50,8 +50,7 @@ def fresh_settings(brokers: str, **sections: Any) -> Settings:
         partitions=sections.pop("partitions", 2),
     )
     defaults = {"app": App(id=name), "kafka": KafkaSettings(brokers=brokers, **FAST), "topics": topics}
-    # Not by the constructor: there the environment, which a test may have set, would go first.
-    return Settings().model_copy(update=defaults | sections)
+    return Settings(**(defaults | sections))
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -3,23 +3,27 @@
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stream.commands.progress import progress_bar
 from stream.errors import LurmError
 
+if TYPE_CHECKING:
+    from stream.demo import DemoData
+
 EXAMPLES = """
 \b
 Examples:
   lurm demo
   KAFKA_HOME=/opt/kafka lurm demo
-  lurm demo --synthetic --dir /tmp/demo
+  lurm demo --synthetic --dir /tmp/demo --keep
 """
 _CONSUMER_DEADLINE_S = 60.0
 
@@ -28,53 +32,73 @@ _CONSUMER_DEADLINE_S = 60.0
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True,
               help="Where everything goes; what an earlier demo left there is removed.")  # fmt: skip
 @click.option("--synthetic", "made_up", is_flag=True, help="A made-up click-stream instead of real purchases.")
-def demo(folder: Path, *, made_up: bool) -> None:
+@click.option("--keep", is_flag=True, help="Leave the broker running until interrupted, to look at what is in it.")
+def demo(folder: Path, *, made_up: bool, keep: bool) -> None:
     """Train on two months of real purchases, stream four through a worker, consume the embeddings.
 
     Starts a broker of its own: the embedded one, or a node of the Apache Kafka that KAFKA_HOME names. Writes
     summary.json, and ends with 1 when a single event is unaccounted for.
     """
+    from stream.embedded_broker import start_broker  # noqa: PLC0415
+
     start = time.monotonic()
-    summary = _run(_clean(folder), made_up=made_up)
-    summary["seconds"] = round(time.monotonic() - start, 1)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    click.echo(_table(summary))
-    click.echo(f"written to {folder / 'summary.json'}")
+    data, trained_s = _train(_clean(folder), made_up=made_up)
+    with start_broker(folder / "broker") as broker:
+        summary = _stream(data, folder.resolve(), broker.brokers)
+        summary |= {"training_s": round(trained_s, 1), "seconds": round(time.monotonic() - start, 1)}
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        click.echo(_table(summary))
+        click.echo(f"written to {folder / 'summary.json'}")
+        if keep:
+            _keep(folder.resolve(), broker.brokers)
 
 
 def _clean(folder: Path) -> Path:
     for name in ("state", "bundle", "broker"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("summary.json", "embeddings.jsonl"):
+        (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
 
 
-def _run(folder: Path, *, made_up: bool) -> dict[str, Any]:
+def _train(folder: Path, *, made_up: bool) -> tuple["DemoData", float]:
     # torch and sklearn take seconds to import, which `lurm --help` need not wait for.
-    from stream import demo as machine  # noqa: PLC0415
-    from stream.embedded_broker import start_broker  # noqa: PLC0415
+    from stream.demo import demo_data, train_bundle  # noqa: PLC0415
+
+    _say("1/4 data: " + ("a synthetic click-stream" if made_up else "Ta-Feng, 817,741 purchases of four months"))
+    data = demo_data(folder / "cache", _say, made_up=made_up)
+    _say(f"2/4 training on what comes first of {len(data.events):,} events")
+    with _training() as progress:
+        return data, train_bundle(data, folder / "bundle", progress)
+
+
+def _stream(data: "DemoData", folder: Path, brokers: str) -> dict[str, Any]:
+    from stream.demo import demo_settings, process, stream_all, summarise  # noqa: PLC0415
     from stream.replay import newest_embeddings  # noqa: PLC0415
     from stream.topics import create_missing  # noqa: PLC0415
 
-    _say("1/4 data: Ta-Feng, 817,741 grocery purchases of four months")
-    data = machine.demo_data(folder / "cache", _say, made_up=made_up)
-    _say(f"2/4 training on what comes first of {len(data.events):,} events")
-    with _training() as progress:
-        trained_s = machine.train_bundle(data, folder / "bundle", progress)
-    with start_broker(folder / "broker") as broker:
-        kind = "Apache Kafka (KAFKA_HOME)" if os.environ.get("KAFKA_HOME") else "embedded (noida-db)"
-        _say(f"3/4 streaming through a worker: broker={kind} {broker.brokers}")
-        settings, environment = machine.demo_settings(broker.brokers, folder)
-        create_missing(settings)
-        output = folder / "embeddings.jsonl"
-        consuming = ["consume", "--from-beginning", "--json"]
-        with machine.process(consuming, environment, output), progress_bar("events") as bar:
-            run = machine.stream_all(data, settings, environment, folder, bar)
-            newest = {user: embedding.seq for user, embedding in newest_embeddings(settings).items()}
-            consumed = _consumed(output, newest)
-        _say("4/4 counting what Kafka holds")
-        summary = machine.summarise(data, settings, run, consumed, kind)
-        return summary | {"training_s": round(trained_s, 1)}
+    kind = "Apache Kafka (KAFKA_HOME)" if os.environ.get("KAFKA_HOME") else "embedded (noida-db)"
+    _say(f"3/4 streaming through a worker: broker={kind} {brokers}")
+    settings, environment = demo_settings(brokers, folder)
+    create_missing(settings)
+    output = folder / "embeddings.jsonl"
+    consuming = ["consume", "--from-beginning", "--json"]
+    with process(consuming, environment, output), progress_bar("events") as bar:
+        run = stream_all(data, settings, environment, folder, bar)
+        newest = {user: embedding.seq for user, embedding in newest_embeddings(settings).items()}
+        consumed = _consumed(output, newest)
+    _say("4/4 counting what Kafka holds")
+    return summarise(data, settings, run, consumed, kind)
+
+
+def _keep(folder: Path, brokers: str) -> None:
+    click.echo(
+        "the broker stays until you press Ctrl-C; look at it with\n"
+        f"  export LURM_APP__ID=lurm-demo LURM_KAFKA__BROKERS={brokers} LURM_MODEL__BUNDLE={folder / 'bundle'}\n"
+        "  lurm inspect --ledger; lurm verify --sample 1000; lurm consume --from-beginning --max 5"
+    )
+    signal.pause()
 
 
 def _say(text: str) -> None:

@@ -51,8 +51,29 @@ def worker(settings: Settings) -> None:
 def _configure_logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # Faust logs every service's start under the name of the module that extends it; our own lines are `lurm`'s.
-    for noisy in ("faust", "mode", "aiokafka", "kafka", "asyncio", "stream"):
+    for noisy in ("faust", "mode", "aiokafka", "asyncio", "stream"):
         logging.getLogger(noisy).setLevel("WARNING" if level != "DEBUG" else "DEBUG")
+    # Only the checks at the start use it, and what matters of their failures is raised.
+    logging.getLogger("kafka").setLevel("CRITICAL" if level != "DEBUG" else "DEBUG")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparing("aiokafka"))
+
+
+class Sparing(logging.Filter):
+    """Lets a library repeat a message only every ten seconds: while a broker is away, each client says so for ever."""
+
+    def __init__(self, library: str, interval_s: float = 10.0) -> None:
+        super().__init__(library)
+        self._interval_s = interval_s
+        self._said_at_s: dict[object, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged: all of other libraries is."""
+        said_at_s = self._said_at_s.get(record.msg)
+        if not super().filter(record) or said_at_s is None or record.created - said_at_s >= self._interval_s:
+            self._said_at_s[record.msg] = record.created
+            return True
+        return False
 
 
 def _writable_folder(folder: Path | None) -> Path:

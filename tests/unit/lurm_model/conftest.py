@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def population() -> tuple[Events, UserLabels]:
-    return synthetic(n_users=600, n_items=200, n_groups=3, seed=7)
+    return synthetic(n_users=600, n_items=200, n_groups=3, n_days=40, seed=7)
 
 
 @pytest.fixture(scope="session")

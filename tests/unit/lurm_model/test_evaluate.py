@@ -22,6 +22,15 @@ def test_a_probe_finds_what_is_linear_and_nothing_in_noise(rng: np.random.Genera
     assert abs(probe_auc(features, rng.random(600) < 0.5, 0) - 0.5) < 0.12
 
 
+def test_a_probe_of_sparse_rows_finds_a_rare_label_among_many_columns(rng: np.random.Generator) -> None:
+    columns = rng.integers(0, 2000, size=(8000, 10))
+    rare = rng.random(8000) < 0.06
+    columns[rare, 0] = rng.integers(0, 5, size=rare.sum())
+    rows = np.repeat(np.arange(8000), 10)
+    features = sp.csr_matrix((np.full(80_000, 0.3, np.float32), (rows, columns.ravel())), shape=(8000, 2000))
+    assert probe_auc(features, rare, 0) > 0.95
+
+
 def test_a_probe_of_one_class_is_not_a_number(rng: np.random.Generator) -> None:
     assert math.isnan(probe_auc(rng.normal(size=(50, 3)), np.zeros(50, np.bool_), 0))
 

@@ -13,7 +13,7 @@ Population = tuple[Events, UserLabels]
 
 
 def test_equal_seeds_give_equal_bundles_and_other_seeds_others() -> None:
-    events, _ = synthetic(n_users=150, n_items=120, seed=2)
+    events, _ = synthetic(n_users=150, n_items=120, n_days=10, seed=2)
     ids = [train(events, TrainOptions(seed=seed, n_interests=30)).model_id for seed in (5, 5, 6)]
     assert ids[0] == ids[1] != ids[2]
 
@@ -42,7 +42,7 @@ def test_no_epochs_leave_the_interest_vectors_at_the_centroids() -> None:
 
 
 def test_a_hundred_users_and_a_hundred_items_are_enough() -> None:
-    events, _ = synthetic(n_users=130, n_items=130, seed=0)
+    events, _ = synthetic(n_users=130, n_items=130, n_days=20, seed=0)
     first = events.where((events.user < 100) & (events.item < 100))
     bundle = train(first, TrainOptions(scales="day"))
     assert bundle.scales == (DAY,)
@@ -50,7 +50,7 @@ def test_a_hundred_users_and_a_hundred_items_are_enough() -> None:
 
 
 def test_items_without_attributes_are_fine() -> None:
-    events, _ = synthetic(n_users=120, n_items=110, seed=4)
+    events, _ = synthetic(n_users=120, n_items=110, n_days=10, seed=4)
     bare = Events(*(getattr(events, n) for n in ("user", "item", "ts_ms", "weight", "users", "items")), [{}] * 110)
     bundle = train(bare, TrainOptions(epochs=0, n_interests=20))
     assert bundle.codebook.assign({"topic": ["1"]}) == bundle.codebook.unknown
@@ -72,7 +72,7 @@ def test_the_manifest_tells_what_the_model_was_trained_on(population: Population
 
 
 def test_progress_ends_every_stage_it_begins() -> None:
-    events, _ = synthetic(n_users=120, n_items=110, seed=4)
+    events, _ = synthetic(n_users=120, n_items=110, n_days=10, seed=4)
     seen: dict[str, tuple[int, int]] = {}
     train(events, TrainOptions(epochs=1), lambda stage, done, total: seen.__setitem__(stage, (done, total)))
     assert list(seen) == ["item vectors", "k-means", "SMEN"]

@@ -1,0 +1,66 @@
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from stream.errors import ConfigInvalid
+from stream.health import HealthServer
+
+
+class Checks:
+    live = True
+    ready = False
+
+
+@pytest.fixture
+def checks() -> Checks:
+    return Checks()
+
+
+@pytest.fixture
+def server(checks: Checks) -> Iterator[HealthServer]:
+    registry = CollectorRegistry()
+    Counter("lurm_things", "Things", registry=registry).inc(3)
+    server = HealthServer(("127.0.0.1", 0), registry, lambda: checks.live, lambda: checks.ready)
+    yield server
+    server.close()
+
+
+def get(server: HealthServer, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_the_registry_is_served_as_prometheus_text(server: HealthServer) -> None:
+    status, text = get(server, "/metrics")
+    assert status == 200
+    assert "lurm_things_total 3.0" in text
+
+
+def test_each_check_answers_for_itself(server: HealthServer, checks: Checks) -> None:
+    assert get(server, "/livez") == (200, "ok\n")
+    assert get(server, "/readyz") == (503, "service unavailable\n")
+    checks.ready, checks.live = True, False
+    assert get(server, "/livez")[0] == 503
+    assert get(server, "/readyz")[0] == 200
+
+
+def test_another_page_is_not_found(server: HealthServer) -> None:
+    assert get(server, "/")[0] == 404
+
+
+def test_a_taken_port_is_named(server: HealthServer) -> None:
+    with pytest.raises(ConfigInvalid, match=f"address=127.0.0.1:{server.port}; set LURM_METRICS__PORT"):
+        HealthServer(("127.0.0.1", server.port), CollectorRegistry(), lambda: True, lambda: True)
+
+
+def test_a_closed_server_frees_its_port() -> None:
+    first = HealthServer(("127.0.0.1", 0), CollectorRegistry(), lambda: True, lambda: True)
+    first.close()
+    HealthServer(("127.0.0.1", first.port), CollectorRegistry(), lambda: True, lambda: True).close()
