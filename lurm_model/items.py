@@ -1,6 +1,7 @@
 """The item embedding module: an item is the mean of its attributes' token vectors plus, if frequent, its own vector.
 
-It starts from the truncated SVD of the tf-idf user x item matrix, every item's row of length 1 (our decision).
+It starts from the truncated SVD of the tf-idf user x item matrix, every item's row of length 1, and the tokens from
+their items' means; from there it learns on the users' sequences (our decision, as the paper names the module only).
 """
 
 from collections import Counter
@@ -13,6 +14,8 @@ from sklearn.utils.extmath import randomized_svd
 
 from lurm_model.codebook import attribute_tokens
 from lurm_model.events import Attributes, Events
+from lurm_model.item_learning import ItemEmbedding, learn_items
+from lurm_model.progress import Progress, silent
 from lurm_model.weighting import Float32, inverse_frequency
 from state.periods import Int64
 
@@ -27,7 +30,8 @@ TOKENS_MAX = 200_000
 class ItemVectors:
     """What is known of every item and token.
 
-    **Shapes**: vectors float32[n_items, d] of length 1, token_vectors float32[n_tokens, d], users_of int64[n_items].
+    **Shapes**: vectors float32[n_items, d] of length 1, token_vectors float32[n_tokens, d] of any length (an item's
+    tokens are averaged as they are), users_of int64[n_items].
     """
 
     vectors: Float32
@@ -83,14 +87,18 @@ def token_matrix(item_attributes: Sequence[Attributes]) -> tuple[sp.csr_matrix, 
     return sp.csr_matrix((share[rows].astype(np.float32), (rows, columns)), shape=shape), column
 
 
-def embed_items(events: Events, d_item: int, seed: int) -> ItemVectors:
-    """The vectors of all items and tokens."""
+def start_items(events: Events, d_item: int, seed: int) -> tuple[ItemEmbedding, dict[str, int], Int64]:
+    """The item embedding before it learns, the tokens' rows, and how many users every item has."""
     own, users_of = svd_item_vectors(events, d_item, seed)
     share, tokens = token_matrix(events.item_attributes)
     frequency = sp.diags(users_of.astype(np.float32))
     token_vectors = normalise(np.asarray((share.T @ frequency @ own), np.float32))
-    from_tokens = share @ token_vectors
-    has_tokens = np.diff(share.indptr) > 0
-    rare = (users_of < OWN_VECTOR_USERS) & has_tokens
-    vectors = np.where(rare[:, None], from_tokens, own)
-    return ItemVectors(normalise(vectors), tokens, token_vectors, users_of)
+    has_own = (users_of >= OWN_VECTOR_USERS) | (np.diff(share.indptr) == 0)
+    return ItemEmbedding(own, token_vectors, share, has_own), tokens, users_of
+
+
+def embed_items(events: Events, d_item: int, seed: int, progress: Progress = silent) -> ItemVectors:
+    """The vectors of all items and tokens, learned; equal seeds give equal vectors on one machine."""
+    embedding, tokens, users_of = start_items(events, d_item, seed)
+    learn_items(embedding, events, seed, progress)
+    return ItemVectors(embedding.vectors(), tokens, embedding.token_vectors(), users_of)

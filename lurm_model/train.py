@@ -66,8 +66,7 @@ def train(events: Events, options: TrainOptions = TrainOptions(), progress: Prog
 def make_codebook(events: Events, options: TrainOptions, progress: Progress) -> tuple[Codebook, Int64]:
     """The codebook, and the interest of every item as int64[n_items]."""
     progress("item vectors", 0, 1)
-    items = embed_items(events, D_ITEM, options.seed)
-    progress("item vectors", 1, 1)
+    items = embed_items(events, D_ITEM, options.seed, progress)
     n_clusters = options.n_interests or min(INTERESTS_MAX, max(1, len(events.items) // 2))
     device = choose_device(options.device)
     vectors = torch.from_numpy(items.vectors).to(device)

@@ -81,12 +81,14 @@ class Worker:
         health = HealthServer(
             (self.settings.metrics.host, self.settings.metrics.port),
             self.metrics.registry,
-            live=lambda: self._watchdog.is_alive() or not self.app.started,
+            live=self._watchdog.is_alive,
             ready=lambda: self.ownership.recovered,
         )
         logger.info("serving metrics: address=%s:%d", self.settings.metrics.host, health.port)
         worker = faust.Worker(self.app, loglevel="WARN", redirect_stdouts=False, override_logging=False, quiet=True)
         worker.spinner = None
+        # Before the first recovery, which may hang as any later one.
+        self._watchdog.start()
         try:
             worker.execute_from_commandline()
         finally:
@@ -102,7 +104,6 @@ class Worker:
         app.agent(source, name="ingest")(self._consume)
         app.task(self._beat)
         app.task(self._encode)
-        app.task(self._start_watching)
 
     async def _consume(self, stream: Any) -> None:
         limit = _BATCHES_PER_PARTITION * self.settings.topics.partitions
@@ -140,12 +141,10 @@ class Worker:
             self._observer.observe(time.time())
             await asyncio.sleep(1.0)
 
-    async def _start_watching(self) -> None:
-        self._watchdog.start()
-
     def _progress(self) -> Iterator[Progress]:
         app, ownership = self.app, self.ownership
-        yield Progress("the event loop", self._heartbeat, idle=app.should_stop)
+        # Faust starts tasks, the heartbeat among them, when the first recovery has ended.
+        yield Progress("the event loop", self._heartbeat, idle=app.should_stop or not self._heartbeat)
         recovering = app.rebalancing and not ownership.recovered
         yield Progress("recovery", (app.consumer_generation_id, ownership.n_replayed), idle=not recovering)
         yield Progress("the source", self._n_batches, idle=not self._observer.behind)

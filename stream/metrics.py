@@ -52,7 +52,9 @@ class WorkerMetrics:
         )
         self.rolled_up = Counter("lurm_rolled_up_rows", "Day rows moved into coarser periods", registry=registry)
         self.recovery_remaining = Gauge("lurm_recovery_remaining_rows", "Changelog offsets to read", registry=registry)
-        self.recovery_eta_s = Gauge("lurm_recovery_eta_seconds", "Estimated rest of the recovery", registry=registry)
+        self.recovery_eta_s = Gauge(
+            "lurm_recovery_eta_seconds", "Estimated rest of the recovery, NaN until there is a speed", registry=registry
+        )
         self.standby_lag = Gauge("lurm_standby_lag_rows", "Changelog offsets standbys are behind", registry=registry)
         self.replayed = Counter("lurm_replayed_rows", "Changelog records applied", registry=registry)
         self.partitions = Gauge("lurm_partitions", "Partitions held", ["role"], registry=registry)

@@ -1,5 +1,6 @@
 """Reads the gauges off Faust, aiokafka and RocksDB once a second: lag, recovery, dirty users, memory."""
 
+import math
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -12,6 +13,7 @@ class Observer:
 
     def __init__(self, app: Any, ownership: Ownership) -> None:
         self.behind = False
+        self._recovering_since: tuple[float, int] | None = None
         self._app = app
         self._ownership = ownership
         self._metrics = ownership.shared.metrics
@@ -19,7 +21,7 @@ class Observer:
     def observe(self, now_s: float) -> None:
         """Look once."""
         self._observe_lag(now_s)
-        self._observe_recovery()
+        self._observe_recovery(now_s)
         self._observe_state(now_s)
 
     def _observe_lag(self, now_s: float) -> None:
@@ -45,15 +47,29 @@ class Observer:
             return 0
         return consumer.last_stable_offset(tp) or consumer.highwater(tp) or 0
 
-    def _observe_recovery(self) -> None:
+    def _observe_recovery(self, now_s: float) -> None:
         recovery, metrics = self._app.tables.recovery, self._metrics
         remaining = sum(max(0, recovery.active_remaining()[tp]) for tp in recovery.active_tps)
-        metrics.recovery_remaining.set(0 if self._ownership.recovered else remaining)
+        if self._ownership.recovered:
+            remaining = 0
+        metrics.recovery_remaining.set(remaining)
+        metrics.recovery_eta_s.set(self._eta_s(now_s, remaining))
         metrics.standby_lag.set(sum(max(0, n) for n in recovery.standby_remaining().values()))
         metrics.ready.set(self._ownership.recovered)
         owned = len(self._ownership.partitions)
         metrics.partitions.labels("active").set(owned)
         metrics.partitions.labels("standby").set(max(0, len(self._ownership.stores) - owned))
+
+    def _eta_s(self, now_s: float, remaining: int) -> float:
+        """The rest of a recovery at its mean speed so far; NaN until there is one."""
+        if not remaining:
+            self._recovering_since = None
+            return 0.0
+        if self._recovering_since is None:
+            self._recovering_since = (now_s, remaining)
+        since_s, at_first = self._recovering_since
+        done = at_first - remaining
+        return remaining * (now_s - since_s) / done if done > 0 else math.nan
 
     def _observe_state(self, now_s: float) -> None:
         metrics, partitions = self._metrics, list(self._ownership.partitions.values())

@@ -2,6 +2,7 @@
 
 Starting a producer with the id of a partition fences whoever held it before and aborts its open transaction, so only
 the present owner can write (I4, I5). Any error of a transaction is final for the process: the state makes that safe.
+Every request has aiokafka's deadline and is retried; what never ends is ended by the watchdog (I8).
 """
 
 import asyncio

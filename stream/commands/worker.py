@@ -27,6 +27,13 @@ def worker(settings: Settings) -> None:
     """
     _configure_logging(settings.worker.log_level)
     folder = _writable_folder(settings.state.dir)
+    if settings.kafka.request_timeout_s < settings.kafka.session_timeout_s:
+        # Joining the group takes as long as the session of a member that died.
+        raise ConfigInvalid(
+            "a request must be allowed to take longer than a session: "
+            f"kafka.request_timeout_s={settings.kafka.request_timeout_s:g} "
+            f"kafka.session_timeout_s={settings.kafka.session_timeout_s:g}; set LURM_KAFKA__REQUEST_TIMEOUT_S"
+        )
     # torch takes seconds to import: what can be said without it is said first.
     from lurm_model.bundle import Bundle  # noqa: PLC0415
     from state.periods import format_scales, parse_scales  # noqa: PLC0415
