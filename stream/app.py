@@ -148,6 +148,7 @@ class Worker:
         recovering = app.rebalancing and not ownership.recovered
         yield Progress("recovery", (app.consumer_generation_id, ownership.n_replayed), idle=not recovering)
         yield Progress("the source", self._n_batches, idle=not self._observer.behind)
+        yield Progress("the end", None, idle=not app.should_stop)
 
     def _dead(self) -> Iterator[str]:
         for number in self.ownership.dead_producers():
@@ -185,6 +186,7 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
         settings.app.id,
         broker=[f"{TRANSPORT}://{broker.strip()}" for broker in kafka.brokers.split(",")],
         store=f"{STORE}://",
+        TableManager="stream.table:TableManager",
         datadir=str(ownership.folder / "faust"),
         web_enabled=False,
         topic_partitions=settings.topics.partitions,

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, NoReturn
 
 from faust.stores.base import SerializedStore
+from faust.tables import manager, recovery
 from faust.types.tuples import TP
 
 from stream.fatal import die
@@ -116,3 +117,28 @@ class BagTable(SerializedStore):
 
     def _size(self) -> int:
         return sum(store.sizes()["rows"] for store in self._ownership.stores.values())
+
+
+class Recovery(recovery.Recovery):
+    """Faust's recovery, except that it never ends quietly: no later rebalance would bring it back (I8)."""
+
+    async def _wait(self, coro: Any, timeout: float | None = None) -> None:
+        try:
+            await super()._wait(coro, timeout)
+        except recovery.ServiceStopped:
+            # Faust takes a call that exceeded its time for a signal to stop.
+            if not self.should_stop:
+                die(f"the broker did not answer within {timeout} s during a recovery")
+            raise
+
+
+class TableManager(manager.TableManager):
+    """Faust's manager of tables, with our recovery."""
+
+    @property
+    def recovery(self) -> Recovery:
+        """Made on first use, as in Faust."""
+        if self._recovery is None:
+            self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        found: Recovery = self._recovery
+        return found

@@ -1,0 +1,50 @@
+import random
+import signal
+import time
+
+import pytest
+
+from stream.fatal import EXIT_FATAL
+from stream.settings import Settings
+from tests.brokers import Broker
+from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over
+from tests.workers import Traffic, WorkerProcess, check_exact, check_published, second, wait_applied, wait_until
+
+
+@pytest.mark.kafka
+def test_a_resumed_zombie_changes_nothing(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """The embedded broker never ends a silent member's session."""
+    settings = settings_on(kafka_broker.brokers)
+    stop_and_resume(make_worker(settings), make_worker(second(settings)), silent_s=2 * settings.kafka.session_timeout_s)
+
+
+def test_a_resumed_zombie_that_was_replaced_changes_nothing(settings: Settings, make_worker: MakeWorker) -> None:
+    """The successor has the same static id, as a restarted pod has."""
+    successor = second(settings).model_copy(update={"worker": settings.worker})
+    stop_and_resume(make_worker(settings), make_worker(successor), silent_s=1.0)
+
+
+def stop_and_resume(zombie: WorkerProcess, successor: WorkerProcess, silent_s: float) -> None:
+    seed = random.randrange(10**6)
+    settings, traffic = successor.settings, Traffic(successor.settings, seed)
+    zombie.ready()
+    with traffic.flowing(1000):
+        time.sleep(random.Random(seed).random())
+        zombie.signal(signal.SIGSTOP)
+        stopped_at_s = time.monotonic()
+        successor.ready()
+        handed_over({successor: 2})
+        n_before = successor.metric("lurm_events_total", outcome="applied")
+        wait_until(lambda: successor.metric("lurm_events_total", outcome="applied") > n_before)
+        time.sleep(max(0.0, silent_s - (time.monotonic() - stopped_at_s)))
+        zombie.signal(signal.SIGCONT)
+        wait_until(lambda: zombie.returncode is not None or zombie.metric("lurm_partitions", role="active") == 1)
+        time.sleep(2)
+    print(f"the zombie's end: {zombie.returncode}", zombie.output()[-1500:])
+    assert zombie.returncode in {None, EXIT_FATAL}, zombie.output()
+    assert successor.returncode is None, successor.output()
+    wait_applied(settings, successor)
+    check_exact(settings, traffic.sent)
+    check_published(settings)

@@ -1,0 +1,50 @@
+from contextlib import closing
+
+from kafka import KafkaAdminClient, TopicPartition
+
+from stream.connection import client_arguments
+from stream.settings import Kafka, Settings
+from stream.topics import create_missing, end_offsets
+from tests.brokers import FAST
+from tests.worker.conftest import MakeWorker, refusal
+from tests.workers import Traffic, WorkerProcess, check_exact, wait_applied, wait_until
+
+
+def stopped_after(settings: Settings, make_worker: MakeWorker, traffic: Traffic) -> WorkerProcess:
+    worker = make_worker(settings).ready()
+    traffic.send(500)
+    wait_applied(settings, worker)
+    assert worker.terminate() == 0
+    return worker
+
+
+def test_a_recreated_source_stops_the_worker(settings: Settings, make_worker: MakeWorker) -> None:
+    worker = stopped_after(settings, make_worker, Traffic(settings, seed=13))
+    with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
+        admin.delete_topics([settings.topics.events])
+        wait_until(lambda: settings.topics.events not in admin.list_topics())
+    wait_until(lambda: settings.topics.events in create_missing(settings))
+    assert "is shorter than what was applied; was it recreated?" in refusal(worker, 1)
+
+
+def test_retention_of_unread_events_stops_the_worker_unless_loss_is_accepted(
+    settings: Settings, make_worker: MakeWorker
+) -> None:
+    traffic = Traffic(settings, seed=14)
+    worker = stopped_after(settings, make_worker, traffic)
+    read = list(traffic.sent)
+    before = end_offsets(settings, settings.topics.events)
+    traffic.send(300)
+    ends = end_offsets(settings, settings.topics.events)
+    with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
+        admin.delete_records({TopicPartition(settings.topics.events, number): end for number, end in ends.items()})
+    assert "retention deleted unread events" in refusal(worker, 1)
+
+    accepting = Kafka(brokers=settings.kafka.brokers, **FAST, data_loss="accept")
+    worker = make_worker(settings.model_copy(update={"kafka": accepting})).ready()
+    assert sum(ends.values()) - sum(before.values()) == 300
+    wait_until(lambda: worker.metric("lurm_lost_events_total") == 300)
+    late = Traffic(settings, seed=15)
+    late.send(100)
+    wait_applied(settings, worker)
+    check_exact(settings, read + late.sent)

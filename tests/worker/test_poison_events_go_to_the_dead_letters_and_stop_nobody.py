@@ -1,0 +1,59 @@
+import json
+import time
+from typing import Any
+
+from stream.dead_letters import PREFIX
+from stream.events import Reason
+from stream.settings import Settings
+from tests.brokers import producer, read_records
+from tests.worker.conftest import MakeWorker
+from tests.workers import Traffic, check_exact, check_published, wait_applied
+
+NOW_MS = int(time.time() * 1000)
+
+
+def as_json(**changes: Any) -> bytes:
+    return json.dumps({"user_id": "user-1", "item_id": "item-1", "ts": NOW_MS} | changes).encode()
+
+
+POISON: list[tuple[bytes | None, bytes | None, Reason]] = [
+    (b"user-1", b"{", Reason.NOT_JSON),
+    (b"user-1", b"\xff\xfe\x00", Reason.NOT_JSON),
+    (b"user-1", None, Reason.NOT_JSON),
+    (b"user-1", b'{"user_id":"user-1","ts":1}', Reason.MISSING_FIELD),
+    (b"user-1", as_json(ts="yesterday"), Reason.WRONG_TYPE),
+    (b"a\0b", as_json(user_id="a\0b"), Reason.WRONG_TYPE),
+    (b"user-2", as_json(), Reason.KEY_MISMATCH),
+    (None, as_json(), Reason.KEY_MISMATCH),
+    (b"user-1", as_json(note="x" * 70_000), Reason.TOO_LARGE),
+    (b"user-1", as_json(ts=NOW_MS + 3 * 86_400_000), Reason.FUTURE),
+    (b"user-1", as_json(ts=-(2**60)), Reason.TOO_OLD),
+]
+
+
+def test_poison_events_go_to_the_dead_letters_and_stop_nobody(settings: Settings, make_worker: MakeWorker) -> None:
+    assert {reason for *_, reason in POISON} == set(Reason)
+    traffic = Traffic(settings, seed=4)
+    worker = make_worker(settings).ready()
+    sent = {}
+    for key, value, reason in POISON * 3:
+        traffic.send(40)
+        with producer(settings) as client:
+            at = client.send(settings.topics.events, value, key, headers=[("trace", b"7")]).get(10)
+        sent[at.partition, at.offset] = (key, value, reason)
+    wait_applied(settings, worker)
+    numbers = range(settings.topics.partitions)
+    for letter in read_records(settings, settings.topics.dead_letters, numbers):
+        headers = {name: value.decode() for name, value in letter.headers}
+        key, value, reason = sent.pop((letter.partition, int(headers[f"{PREFIX}offset"])))
+        assert (letter.key, letter.value, headers[f"{PREFIX}reason"]) == (key, value, reason)
+        assert (headers["trace"], headers[f"{PREFIX}topic"]) == ("7", settings.topics.events)
+        assert headers[f"{PREFIX}partition"] == str(letter.partition)
+    assert not sent
+    check_exact(settings, traffic.sent, n_rejected=3 * len(POISON))
+    check_published(settings)
+    for reason in Reason:
+        expected = 3 * sum(each is reason for *_, each in POISON)
+        assert worker.metric("lurm_rejections_total", reason=reason.value) == expected
+    outcomes = {name: worker.metric("lurm_events_total", outcome=name) for name in ("received", "applied", "rejected")}
+    assert outcomes["received"] == outcomes["applied"] + outcomes["rejected"]
