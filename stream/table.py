@@ -122,7 +122,7 @@ class BagTable(SerializedStore):
 class Recovery(recovery.Recovery):
     """Faust's recovery, except that it never ends quietly: no later rebalance would bring it back (I8)."""
 
-    async def _wait(self, coro: Any, timeout: float | None = None) -> None:
+    async def _wait(self, coro: Any, timeout: float | None = None) -> None:  # noqa: ASYNC109 - Faust's signature
         try:
             await super()._wait(coro, timeout)
         except recovery.ServiceStopped:
@@ -135,10 +135,11 @@ class Recovery(recovery.Recovery):
 class TableManager(manager.TableManager):
     """Faust's manager of tables, with our recovery."""
 
+    _recovery: Recovery | None = None
+
     @property
     def recovery(self) -> Recovery:
         """Made on first use, as in Faust."""
         if self._recovery is None:
             self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        found: Recovery = self._recovery
-        return found
+        return self._recovery

@@ -12,7 +12,7 @@ from tests.workers import Traffic, check_exact, check_published, wait_applied, w
 def test_a_recovery_that_hangs_ends_the_worker(
     own_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
-    """Faust's own recovery would end quietly when a call takes too long, and no rebalance would bring it back."""
+    """The broker falls silent when partitions were assigned: whichever call it meets, nothing waits for ever."""
     kafka = Kafka(brokers=own_broker.start().brokers, **FAST | {"request_timeout_s": 6.0})
     settings = settings_on(own_broker.brokers, kafka=kafka)
     traffic = Traffic(settings, seed=17)
@@ -27,7 +27,6 @@ def test_a_recovery_that_hangs_ends_the_worker(
     finally:
         os.kill(own_broker.pid, signal.SIGCONT)
     assert worker.returncode == EXIT_FATAL, worker.output()
-    assert "during a recovery" in worker.output()
     worker.ready()
     wait_applied(settings, worker)
     check_exact(settings, traffic.sent)

@@ -40,7 +40,10 @@ def stop_and_resume(zombie: WorkerProcess, successor: WorkerProcess, silent_s: f
         wait_until(lambda: successor.metric("lurm_events_total", outcome="applied") > n_before)
         time.sleep(max(0.0, silent_s - (time.monotonic() - stopped_at_s)))
         zombie.signal(signal.SIGCONT)
-        wait_until(lambda: zombie.returncode is not None or zombie.metric("lurm_partitions", role="active") == 1)
+        wait_until(
+            lambda: zombie.returncode is not None or zombie.metric("lurm_partitions", role="active") == 1,
+            explain=zombie.output,
+        )
         time.sleep(2)
     print(f"the zombie's end: {zombie.returncode}", zombie.output()[-1500:])
     assert zombie.returncode in {None, EXIT_FATAL}, zombie.output()

@@ -1,0 +1,39 @@
+import subprocess
+import sys
+
+import pytest
+
+from stream.fatal import EXIT_FATAL
+
+# A process of its own: what is looked for is how it ends.
+SCRIPT = """
+import asyncio, sys
+import faust
+from stream.table import Recovery
+
+async def main():
+    app = faust.App("test", broker="memory://", TableManager="stream.table:TableManager")
+    recovery = app.tables.recovery
+    assert isinstance(recovery, Recovery)
+    if sys.argv[1] == "stopping":
+        recovery._stopped.set()
+    await recovery._wait(asyncio.sleep(float(sys.argv[2])), timeout=0.2)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "answer_after_s", "exit_code", "message"),
+    [
+        ("running", "0", 0, ""),
+        ("running", "30", EXIT_FATAL, "the broker did not answer within 0.2 s during a recovery"),
+        ("stopping", "30", 1, "ServiceStopped"),
+    ],
+)
+def test_a_call_of_a_recovery_that_takes_too_long_ends_the_worker(
+    state: str, answer_after_s: str, exit_code: int, message: str
+) -> None:
+    command = [sys.executable, "-c", SCRIPT, state, answer_after_s]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, message in done.stderr) == (exit_code, True), done.stderr
