@@ -202,7 +202,7 @@ def _read(config: Path | None) -> dict[str, Any]:
 def _refuse_unknown_variables() -> None:
     known = {leaf.variable for leaf in reference()}
     for name in sorted(os.environ):
-        if name.startswith(ENV_PREFIX) and name not in known and not name.startswith(f"{ENV_PREFIX}FAIL_"):
+        if name.startswith(ENV_PREFIX) and name not in known:
             raise ConfigInvalid(f"unknown setting {name} in the environment; `lurm settings` lists every setting")
 
 

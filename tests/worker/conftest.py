@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from stream.settings import Settings
-from tests.brokers import Broker
+from tests.brokers import Broker, new_broker
+from tests.conftest import KINDS
 from tests.workers import WorkerProcess, tiny_bundle, wait_until, worker_settings
 
 MakeWorker = Callable[[Settings], WorkerProcess]
@@ -36,6 +37,26 @@ def settings_on(bundle: Path, tmp_path: Path) -> MakeSettingsOn:
 def settings(broker: Broker, settings_on: MakeSettingsOn) -> Settings:
     """One worker's settings, with fresh topics that exist."""
     return settings_on(broker.brokers)
+
+
+@pytest.fixture
+def one_broker(session_brokers: dict[str, Broker]) -> Broker:
+    """Real Kafka where there is one, else the embedded broker: for what is the worker's own doing."""
+    return session_brokers[KINDS[-1]].start()
+
+
+@pytest.fixture
+def one_settings(one_broker: Broker, settings_on: MakeSettingsOn) -> Settings:
+    """As `settings`, on one broker only: these tests take seconds each."""
+    return settings_on(one_broker.brokers)
+
+
+@pytest.fixture
+def one_own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """As `own_broker`, of one kind only."""
+    broker = new_broker(KINDS[-1], tmp_path / "broker")
+    yield broker
+    broker.kill()
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 import signal
 import time
 
-import pytest
-
 from stream.embedded_broker import EmbeddedBroker
 from stream.fatal import EXIT_FATAL
-from stream.settings import Kafka, Settings
+from stream.settings import Kafka
 from tests.brokers import FAST, Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import Traffic, check_exact, check_published, is_applied, wait_applied, wait_until
@@ -13,11 +11,9 @@ from tests.workers import Traffic, check_exact, check_published, is_applied, wai
 DEAD_S = 15
 
 
-@pytest.fixture
-def settings(own_broker: Broker, settings_on: MakeSettingsOn) -> Settings:
-    """Small batches, so that there is always a transaction in flight."""
-    kafka = Kafka(brokers=own_broker.start().brokers, **FAST | {"poll_events": 50})
-    return settings_on(own_broker.brokers, kafka=kafka)
+def small_batches(broker: Broker) -> Kafka:
+    """There is always a transaction in flight."""
+    return Kafka(brokers=broker.brokers, **FAST | {"poll_events": 50})
 
 
 def end(broker: Broker) -> None:
@@ -26,8 +22,9 @@ def end(broker: Broker) -> None:
 
 
 def test_a_broker_that_was_dead_for_a_while_costs_no_count(
-    own_broker: Broker, settings: Settings, make_worker: MakeWorker
+    own_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
+    settings = settings_on(own_broker.start().brokers, kafka=small_batches(own_broker))
     traffic = Traffic(settings, seed=5)
     traffic.send(5000)
     worker = make_worker(settings).ready()
@@ -50,16 +47,17 @@ def test_a_broker_that_was_dead_for_a_while_costs_no_count(
 
 
 def test_a_worker_can_be_stopped_while_its_broker_is_dead(
-    own_broker: Broker, settings: Settings, make_worker: MakeWorker
+    one_own_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
+    settings = settings_on(one_own_broker.start().brokers, kafka=small_batches(one_own_broker))
     traffic = Traffic(settings, seed=16)
     traffic.send(5000)
     worker = make_worker(settings).ready()
     wait_applied(settings, worker, share=0.2)
-    end(own_broker)
+    end(one_own_broker)
     worker.signal(signal.SIGTERM)
     assert worker.wait(25) in {0, EXIT_FATAL}, worker.output()
-    own_broker.start()
+    one_own_broker.start()
     worker.ready()
     wait_applied(settings, worker)
     check_exact(settings, traffic.sent)

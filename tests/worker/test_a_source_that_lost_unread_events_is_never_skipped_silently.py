@@ -18,33 +18,33 @@ def stopped_after(settings: Settings, make_worker: MakeWorker, traffic: Traffic)
     return worker
 
 
-def test_a_recreated_source_stops_the_worker(settings: Settings, make_worker: MakeWorker) -> None:
-    worker = stopped_after(settings, make_worker, Traffic(settings, seed=13))
-    with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
-        admin.delete_topics([settings.topics.events])
-        wait_until(lambda: settings.topics.events not in admin.list_topics())
-    wait_until(lambda: settings.topics.events in create_missing(settings))
+def test_a_recreated_source_stops_the_worker(one_settings: Settings, make_worker: MakeWorker) -> None:
+    worker = stopped_after(one_settings, make_worker, Traffic(one_settings, seed=13))
+    with closing(KafkaAdminClient(**client_arguments(one_settings.kafka))) as admin:
+        admin.delete_topics([one_settings.topics.events])
+        wait_until(lambda: one_settings.topics.events not in admin.list_topics())
+    wait_until(lambda: one_settings.topics.events in create_missing(one_settings))
     assert "is shorter than what was applied; was it recreated?" in refusal(worker, 1)
 
 
 def test_retention_of_unread_events_stops_the_worker_unless_loss_is_accepted(
-    settings: Settings, make_worker: MakeWorker
+    one_settings: Settings, make_worker: MakeWorker
 ) -> None:
-    traffic = Traffic(settings, seed=14)
-    worker = stopped_after(settings, make_worker, traffic)
+    traffic = Traffic(one_settings, seed=14)
+    worker = stopped_after(one_settings, make_worker, traffic)
     read = list(traffic.sent)
-    before = end_offsets(settings, settings.topics.events)
+    before = end_offsets(one_settings, one_settings.topics.events)
     traffic.send(300)
-    ends = end_offsets(settings, settings.topics.events)
-    with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
-        admin.delete_records({TopicPartition(settings.topics.events, number): end for number, end in ends.items()})
+    ends = end_offsets(one_settings, one_settings.topics.events)
+    with closing(KafkaAdminClient(**client_arguments(one_settings.kafka))) as admin:
+        admin.delete_records({TopicPartition(one_settings.topics.events, number): end for number, end in ends.items()})
     assert "retention deleted unread events" in refusal(worker, 1)
 
-    accepting = Kafka(brokers=settings.kafka.brokers, **FAST, data_loss="accept")
-    worker = make_worker(settings.model_copy(update={"kafka": accepting})).ready()
+    accepting = Kafka(brokers=one_settings.kafka.brokers, **FAST, data_loss="accept")
+    worker = make_worker(one_settings.model_copy(update={"kafka": accepting})).ready()
     assert sum(ends.values()) - sum(before.values()) == 300
     wait_until(lambda: worker.metric("lurm_lost_events_total") == 300)
-    late = Traffic(settings, seed=15)
+    late = Traffic(one_settings, seed=15)
     late.send(100)
-    wait_applied(settings, worker)
-    check_exact(settings, read + late.sent)
+    wait_applied(one_settings, worker)
+    check_exact(one_settings, read + late.sent)

@@ -6,7 +6,7 @@ import pytest
 from stream.embedded_broker import free_ports
 from stream.settings import Kafka, Metrics, Model, Settings, State, Topics
 from stream.topics import create_missing
-from tests.brokers import FAST, MakeSettings, fresh_settings
+from tests.brokers import FAST, Broker, fresh_settings
 from tests.worker.conftest import MakeWorker, refusal
 
 NOBODY = f"127.0.0.1:{free_ports(1)[0]}"
@@ -38,8 +38,10 @@ def test_a_broker_that_does_not_answer_is_an_error(bundle: Path, make_worker: Ma
 
 
 @pytest.fixture
-def good(make_settings: MakeSettings, bundle: Path, tmp_path: Path) -> Settings:
-    return make_settings(state=State(dir=tmp_path / "state"), model=Model(bundle=bundle), metrics=Metrics(port=0))
+def good(one_broker: Broker, bundle: Path, tmp_path: Path) -> Settings:
+    return fresh_settings(
+        one_broker.brokers, state=State(dir=tmp_path / "state"), model=Model(bundle=bundle), metrics=Metrics(port=0)
+    )
 
 
 def test_topics_are_checked_before_anything_is_read(good: Settings, make_worker: MakeWorker) -> None:

@@ -15,30 +15,32 @@ from tests.workers import (
 
 
 def test_another_model_of_the_same_interest_space_publishes_everybody_again(
-    settings: Settings, make_worker: MakeWorker, tmp_path: Path
+    one_settings: Settings, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    traffic = Traffic(settings, seed=11)
-    worker = make_worker(settings).ready()
+    traffic = Traffic(one_settings, seed=11)
+    worker = make_worker(one_settings).ready()
     traffic.send(1500)
-    wait_applied(settings, worker)
-    check_published(settings)
+    wait_applied(one_settings, worker)
+    check_published(one_settings)
     assert worker.terminate() == 0
 
     other = tiny_bundle(model_seed=1)
     other.save(tmp_path / "other")
-    model = settings.model.model_copy(update={"bundle": tmp_path / "other"})
-    worker = make_worker(settings.model_copy(update={"model": model})).ready()
-    everybody = set(Changelog(settings).newest_seq())
-    wait_until(lambda: users_of(settings, other.model_id) == everybody)
-    wait_until(lambda: {each.model_id for each in Changelog(settings).partitions.values()} == {other.model_id})
-    n_embeddings = len(embeddings(settings))
+    model = one_settings.model.model_copy(update={"bundle": tmp_path / "other"})
+    worker = make_worker(one_settings.model_copy(update={"model": model})).ready()
+    everybody = set(Changelog(one_settings).newest_seq())
+    wait_until(lambda: users_of(one_settings, other.model_id) == everybody)
+    wait_until(lambda: {each.model_id for each in Changelog(one_settings).partitions.values()} == {other.model_id})
+    n_embeddings = len(embeddings(one_settings))
     assert worker.terminate() == 0
     worker.ready()
     traffic.send_these([traffic.sent[0]])
-    wait_applied(settings, worker)
-    check_published(settings)
-    assert len(embeddings(settings)) == n_embeddings + 1, "after the walk over everybody, only changes are published"
-    check_exact(settings, traffic.sent)
+    wait_applied(one_settings, worker)
+    check_published(one_settings)
+    assert len(embeddings(one_settings)) == n_embeddings + 1, (
+        "after the walk over everybody, only changes are published"
+    )
+    check_exact(one_settings, traffic.sent)
 
 
 def users_of(settings: Settings, model_id: str) -> set[bytes]:

@@ -22,17 +22,17 @@ def month(number: int, seed: int) -> list[PlainEvent]:
     ]
 
 
-def test_months_are_rolled_up_and_late_events_still_count(settings: Settings, make_worker: MakeWorker) -> None:
-    traffic = Traffic(settings, seed=8)
-    worker = make_worker(settings).ready()
+def test_months_are_rolled_up_and_late_events_still_count(one_settings: Settings, make_worker: MakeWorker) -> None:
+    traffic = Traffic(one_settings, seed=8)
+    worker = make_worker(one_settings).ready()
     for number, seed in [(0, 0), (1, 1), (2, 2), (3, 3), (0, 4), (4, 5), (1, 6)]:
         traffic.send_these(month(number, seed))
-        wait_applied(settings, worker)
-        check_exact(settings, traffic.sent)
-    wait_until(lambda: n_days_before_the_window(settings) == 0)
-    changelog = check_exact(settings, traffic.sent)
+        wait_applied(one_settings, worker)
+        check_exact(one_settings, traffic.sent)
+    wait_until(lambda: n_days_before_the_window(one_settings) == 0)
+    changelog = check_exact(one_settings, traffic.sent)
     assert worker.metric("lurm_rolled_up_rows_total") == sum(each.value is None for each in changelog.records) > 0
-    check_published(settings)
+    check_published(one_settings)
 
 
 def n_days_before_the_window(settings: Settings) -> int:
