@@ -187,6 +187,7 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
         broker=[f"{TRANSPORT}://{broker.strip()}" for broker in kafka.brokers.split(",")],
         store=f"{STORE}://",
         TableManager="stream.table:TableManager",
+        recovery_consistency_check=False,  # ours is in that manager
         datadir=str(ownership.folder / "faust"),
         web_enabled=False,
         topic_partitions=settings.topics.partitions,

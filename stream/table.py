@@ -14,6 +14,7 @@ from faust.stores.base import SerializedStore
 from faust.tables import manager, recovery
 from faust.types.tuples import TP
 
+from stream.errors import SourceLost
 from stream.fatal import die
 from stream.ownership import Ownership
 
@@ -130,6 +131,20 @@ class Recovery(recovery.Recovery):
             if not self.should_stop:
                 die(f"the broker did not answer within {timeout} s during a recovery")
             raise
+
+    async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        """Refuse a changelog shorter than what was applied of it, in one line; Faust's own check is a traceback."""
+        await super()._build_highwaters(consumer, tps, destination, title)
+        for tp in tps:
+            applied = self.tp_to_table[tp].persisted_offset(tp)
+            if applied is not None and applied > destination[tp]:
+                die(
+                    SourceLost(
+                        f"the changelog is shorter than what was applied; was it recreated? topic={tp.topic} "
+                        f"partition={tp.partition} applied={applied} end={destination[tp] + 1}; remove LURM_STATE__DIR "
+                        "and reset the group's offsets to build the state again"
+                    )
+                )
 
 
 class TableManager(manager.TableManager):

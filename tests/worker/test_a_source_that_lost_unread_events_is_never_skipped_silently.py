@@ -1,3 +1,4 @@
+import shutil
 from contextlib import closing
 
 from kafka import KafkaAdminClient, TopicPartition
@@ -20,11 +21,26 @@ def stopped_after(settings: Settings, make_worker: MakeWorker, traffic: Traffic)
 
 def test_a_recreated_source_stops_the_worker(one_settings: Settings, make_worker: MakeWorker) -> None:
     worker = stopped_after(one_settings, make_worker, Traffic(one_settings, seed=13))
-    with closing(KafkaAdminClient(**client_arguments(one_settings.kafka))) as admin:
-        admin.delete_topics([one_settings.topics.events])
-        wait_until(lambda: one_settings.topics.events not in admin.list_topics())
-    wait_until(lambda: one_settings.topics.events in create_missing(one_settings))
-    assert "is shorter than what was applied; was it recreated?" in refusal(worker, 1)
+    recreate(one_settings, one_settings.topics.events)
+    assert "the source topic is shorter than what was applied; was it recreated?" in refusal(worker, 1)
+
+
+def test_a_recreated_changelog_stops_the_worker_with_and_without_its_disk(
+    one_settings: Settings, make_worker: MakeWorker
+) -> None:
+    worker = stopped_after(one_settings, make_worker, Traffic(one_settings, seed=17))
+    recreate(one_settings, one_settings.changelog_topic)
+    assert "the changelog is shorter than what was applied; was it recreated?" in refusal(worker, 1)
+    assert one_settings.state.dir is not None
+    shutil.rmtree(one_settings.state.dir)
+    assert "the changelog is behind the group's offset; was it deleted?" in refusal(worker, 1)
+
+
+def recreate(settings: Settings, topic: str) -> None:
+    with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
+        admin.delete_topics([topic])
+        wait_until(lambda: topic not in admin.list_topics())
+    wait_until(lambda: topic in create_missing(settings))
 
 
 def test_retention_of_unread_events_stops_the_worker_unless_loss_is_accepted(
