@@ -19,6 +19,7 @@ from state.rows import RECORD_KEY, seq_of
 from state.store import BagStore, Changes, Write
 from stream.dead_letters import dead_letters
 from stream.events import EventDecoder, Rejection, SourceRecord
+from stream.failpoints import passing
 from stream.ingest import update_rows
 from stream.metrics import WorkerMetrics
 from stream.transactions import Outgoing, SourceOffset, TransactionalProducer
@@ -100,16 +101,19 @@ class Partition:
         fresh = [source for source in records if source.offset >= record.next_offset]
         with shared.metrics.timed("decode"):
             batch = shared.decoder.decode(fresh, shared.now_ms())
+        passing("batch.decoded")
         with shared.metrics.timed("merge"):
             update = update_rows(batch, record.epoch, self.store)
+        passing("batch.merged")
         ledger = Ledger(len(records), len(batch), len(records) - len(fresh), len(batch.rejected))
         after = self._next_record(next_offset=max(next_offset, record.next_offset), ledger=record.ledger + ledger)
         rows = list(zip(update.keys, update.values, strict=True))
         source = SourceOffset(shared.names.events, self.number, after.next_offset, shared.names.group)
-        offset = await self._commit(rows, after, batch.rejected, source)
+        offset = await self._commit("batch", rows, after, batch.rejected, source)
         with shared.metrics.timed("store"):
             marks = self.store.marks.add(update.users, update.marks)
             self.store.apply(Changes(rows, after, offset, marks))
+        passing("batch.applied")
         self._count(ledger, batch.rejected, batch.n_unknown_items)
         if records:
             self.newest_applied_ms = records[-1].timestamp
@@ -120,15 +124,16 @@ class Partition:
             found, stored = self.store.read_users(users)
             writes = roll_up(found, stored, self._shared.scales)
             if writes:
-                await self._commit_and_apply(writes)
+                await self._commit_and_apply("roll_up", writes)
                 self._shared.metrics.rolled_up.inc(sum(value is None for _, value in writes))
 
     async def publish(self, embeddings: Sequence[Outgoing], taken: Sequence[bytes]) -> None:
         """Write embeddings, and clear the marks of the users they cover once the broker has acknowledged them."""
         shared = self._shared
         if embeddings:
-            await self._embeddings.transact({shared.names.embeddings: embeddings}, shared.now_ms())
+            await self._embeddings.transact("encode", {shared.names.embeddings: embeddings}, shared.now_ms())
         self.store.clear_marks(self.store.marks.publish(taken))
+        passing("encode.cleared")
 
     async def idle(self) -> None:
         """Wait until no transaction of this partition is in flight."""
@@ -140,7 +145,7 @@ class Partition:
         due = perf_counter() - self._noted_at_s > _NOTE_INTERVAL_S
         if due and not self._order.locked() and self._next_record() != self.record:
             async with self._order:
-                await self._commit_and_apply([])
+                await self._commit_and_apply("note", [])
 
     def _next_record(self, **changes: object) -> PartitionRecord:
         record, oldest = self.record, self.store.marks.oldest
@@ -148,13 +153,15 @@ class Partition:
         model_id = self._shared.model_id if self.sweep_after is None else record.model_id
         return msgspec.structs.replace(record, published=published, model_id=model_id, **changes)
 
-    async def _commit_and_apply(self, rows: Sequence[Write]) -> None:
+    async def _commit_and_apply(self, cause: str, rows: Sequence[Write]) -> None:
         after = self._next_record()
-        offset = await self._commit(rows, after)
+        offset = await self._commit(cause, rows, after)
         self.store.apply(Changes(rows, after, offset))
+        passing(f"{cause}.applied")
 
     async def _commit(
         self,
+        cause: str,
         rows: Sequence[Write],
         record: PartitionRecord,
         rejected: Sequence[Rejection] = (),
@@ -165,7 +172,7 @@ class Partition:
             names.changelog: [*(Outgoing(key, value) for key, value in rows), _outgoing(record)],
             names.dead_letters: dead_letters(rejected, names.events, self.number),
         }
-        last = await self._changelog.transact(outputs, self._shared.now_ms(), source)
+        last = await self._changelog.transact(cause, outputs, self._shared.now_ms(), source)
         self._noted_at_s = perf_counter()
         self._shared.metrics.changelog.observe(self._noted_at_s - start)
         return last[names.changelog]

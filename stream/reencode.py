@@ -19,6 +19,7 @@ from state.history import resolve
 from state.periods import Int64
 from state.rollup import users_to_roll_up
 from stream.embedding_record import EmbeddingWriter
+from stream.failpoints import passing
 from stream.ownership import Ownership
 from stream.partition import Partition
 from stream.transactions import Outgoing
@@ -78,6 +79,7 @@ class Reencoder:
 
     async def _publish(self, partition: Partition, taken: dict[bytes, Mark]) -> None:
         encoded = await self._encode(partition, list(taken))
+        passing("encode.encoded")
         await partition.publish(self._outgoing(partition, encoded), list(taken))
         now_ms = self._ownership.shared.now_ms()
         metrics = self._ownership.shared.metrics
@@ -113,6 +115,7 @@ class Reencoder:
 
     def _encode_now(self, partition: Partition, users: Sequence[bytes]) -> EncodedUsers:
         shared, start = self._ownership.shared, perf_counter()
+        passing("encode.started")
         found, rows = partition.store.read_users(users)
         n = len(found)
         vectors = self._encoder.encode(resolve(rows, shared.scales, n), n)

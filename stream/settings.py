@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from state.periods import format_scales, parse_scales
+from stream import failpoints
 from stream.errors import ConfigInvalid
 
 ENV_PREFIX = "LURM_"
@@ -200,7 +201,7 @@ def _read(config: Path | None) -> dict[str, Any]:
 
 
 def _refuse_unknown_variables() -> None:
-    known = {leaf.variable for leaf in reference()}
+    known = {leaf.variable for leaf in reference()} | {failpoints.VARIABLE}
     for name in sorted(os.environ):
         if name.startswith(ENV_PREFIX) and name not in known:
             raise ConfigInvalid(f"unknown setting {name} in the environment; `lurm settings` lists every setting")

@@ -15,6 +15,7 @@ from faust.tables import manager, recovery
 from faust.types.tuples import TP
 
 from stream.errors import SourceLost
+from stream.failpoints import passing
 from stream.fatal import die
 from stream.ownership import Ownership
 
@@ -61,6 +62,7 @@ class BagTable(SerializedStore):
         if store.record is not None:
             expected = ownership.shared.empty_record
             store.record.refuse_other(expected.interest_space_id, expected.scales)
+        passing("recovery.replayed")
         ownership.n_replayed += len(records)
         ownership.shared.metrics.replayed.inc(len(records))
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from stream.failpoints import passing
+
 # One produce request per batch: large enough that a transaction needs few, well below the broker's usual limit.
 _BATCH_BYTES = 1 << 19
 
@@ -71,12 +73,16 @@ class TransactionalProducer:
         return sender is not None and sender.done()
 
     async def transact(
-        self, outputs: Mapping[str, Sequence[Outgoing]], timestamp_ms: int, source: SourceOffset | None = None
+        self,
+        cause: str,
+        outputs: Mapping[str, Sequence[Outgoing]],
+        timestamp_ms: int,
+        source: SourceOffset | None = None,
     ) -> dict[str, int]:
         """Write the records of each topic and the source offset in one transaction.
 
-        Returns the offset of the last record of each topic that got any. **Raises** whatever the broker answers;
-        the caller ends the process.
+        Returns the offset of the last record of each topic that got any; ``cause`` names the failpoints passed.
+        **Raises** whatever the broker answers; the caller ends the process.
         """
         producer = self._producer
         await producer.begin_transaction()
@@ -85,10 +91,13 @@ class TransactionalProducer:
         for topic, batches in sent.items():
             for n_records, acknowledged in batches:
                 last[topic] = (await acknowledged).offset + n_records - 1
+        passing(f"{cause}.sent")
         if source is not None:
             position = {TopicPartition(source.topic, source.partition): source.next_offset}
             await producer.send_offsets_to_transaction(position, source.group)
+            passing(f"{cause}.offset_sent")
         await producer.commit_transaction()
+        passing(f"{cause}.committed")
         return last
 
     async def _send(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from stream import failpoints
 from stream.errors import BundleMismatch, ConfigInvalid
 from stream.settings import Settings
 
@@ -26,6 +27,7 @@ def worker(settings: Settings) -> None:
     within kafka.start_deadline_s ends the worker with 1, and anything that leaves its work in doubt with 70.
     """
     _configure_logging(settings.worker.log_level)
+    failpoints.arm_from_environment()
     folder = _writable_folder(settings.state.dir)
     if settings.kafka.request_timeout_s < settings.kafka.session_timeout_s:
         # Joining the group takes as long as the session of a member that died.

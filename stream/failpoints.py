@@ -1,0 +1,84 @@
+"""Failpoints: the steps of a worker at which a test can end, halt or delay the real process; off by default.
+
+``LURM_FAILPOINT=batch.committed:3`` kills the worker the third time it passes that step. ``batch.sent:1=SIGSTOP`` sends
+itself that signal instead, ``encode.started:1=2.5`` waits so many seconds in the thread that passes.
+"""
+
+import logging
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from stream.errors import ConfigInvalid
+
+VARIABLE: Final = "LURM_FAILPOINT"
+STEPS: Final = (
+    "batch.decoded",
+    "batch.merged",
+    "batch.sent",  # and acknowledged, within the open transaction
+    "batch.offset_sent",  # the transaction holds everything, its commit comes next
+    "batch.committed",
+    "batch.applied",
+    "encode.started",  # in the executor thread
+    "encode.encoded",
+    "encode.sent",
+    "encode.committed",
+    "encode.cleared",
+    "roll_up.sent",
+    "roll_up.committed",
+    "roll_up.applied",
+    "note.sent",  # the published watermark alone
+    "note.committed",
+    "note.applied",
+    "recovery.replayed",  # one batch of the changelog
+)
+_FORM = re.compile(r"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*))?(=((?P<signal>SIG[A-Z]+)|(?P<wait_s>\d+(\.\d+)?)))?")
+
+
+class _Failpoint:
+    """The failpoint of this process: no step, until one is armed."""
+
+    def __init__(self) -> None:
+        self._step = ""
+        self._passages_left = 0
+        self._act: Callable[[], None] = partial(_send_self, signal.SIGKILL)
+
+    def arm(self, text: str) -> None:
+        """Act at the step that ``text`` names. **Raises** `ConfigInvalid` for what names none."""
+        found = _FORM.fullmatch(text)
+        if found is None or found["step"] not in STEPS or not hasattr(signal, found["signal"] or "SIGKILL"):
+            raise ConfigInvalid(
+                f"no such failpoint: {VARIABLE}={text}; STEP[:PASSAGE][=SIGNAL|=SECONDS], steps: {', '.join(STEPS)}"
+            )
+        self._step, self._passages_left = found["step"], int(found["passage"] or 1)
+        if found["wait_s"]:
+            self._act = partial(time.sleep, float(found["wait_s"]))
+        else:
+            self._act = partial(_send_self, signal.Signals[found["signal"] or "SIGKILL"])
+
+    def passing(self, step: str) -> None:
+        """Say that the step was just done."""
+        if step == self._step:
+            self._passages_left -= 1
+            if self._passages_left == 0:
+                self._act()
+
+
+def _send_self(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+_failpoint = _Failpoint()
+passing = _failpoint.passing
+
+
+def arm_from_environment() -> None:
+    """Arm what the environment names, if anything. **Raises** `ConfigInvalid`."""
+    text = os.environ.get(VARIABLE)
+    if text:
+        _failpoint.arm(text)
+        logging.getLogger("lurm").warning("this worker is armed to fail: %s=%s", VARIABLE, text)
