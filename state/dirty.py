@@ -91,11 +91,24 @@ class DirtyMarks:
         return writes
 
     def replay(self, users: Sequence[bytes], columns: MarkColumns) -> list[tuple[bytes, bytes]]:
-        """Mark the users of changelog rows, which another owner may have written; returns what the store must write."""
-        for user, *fields in zip(users, *(column.tolist() for column in columns), strict=True):
-            mark, known = Mark(*fields), self._waiting.get(user)
-            self._waiting[user] = mark if known is None else known.then(mark)
-        return [(user, self._whole(user).encode()) for user in users]
+        """Mark the users of changelog rows, which another owner may have written; returns what the store must write.
+
+        As above, a user's later changes write nothing: the store remembers the newest ``seq`` it replayed.
+        """
+        waiting = self._waiting
+        writes = []
+        for user, first, newest, first_ms, day in zip(users, *(column.tolist() for column in columns), strict=True):
+            known = waiting.get(user)
+            if known is None:
+                waiting[user] = Mark(first, newest, first_ms, day)
+            elif day < known.earliest_day:
+                waiting[user] = known.then(Mark(first, newest, first_ms, day))
+            else:
+                if newest > known.newest_seq:
+                    waiting[user] = Mark(known.first_seq, newest, known.first_ms, known.earliest_day)
+                continue
+            writes.append((user, self._whole(user).encode()))
+        return writes
 
     def _whole(self, user: bytes) -> Mark:
         waiting, taken = self._waiting[user], self._taken.get(user)
@@ -127,7 +140,12 @@ class DirtyMarks:
         """Forget users whose every change is below the watermark; returns them."""
         if watermark <= self._owned_seq:
             return []
-        published = [user for user, mark in self._waiting.items() if mark.newest_seq < watermark]
+        published = []
+        for user, mark in self._waiting.items():
+            if mark.first_seq >= watermark:
+                break  # they stand in this order: what follows is not published either
+            if mark.newest_seq < watermark:
+                published.append(user)
         for user in published:
             del self._waiting[user]
         return published

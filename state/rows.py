@@ -77,9 +77,11 @@ def decode_header(values: Sequence[bytes]) -> tuple[Int64, Int64]:
 
     **Raises** `StoreCorrupt` for a length no row has, `FormatUnknown` for another version.
     """
-    _refuse_wrong_length(np.fromiter(map(len, values), np.int64, len(values)))
-    words = np.frombuffer(b"".join([value[: 8 * _HEADER_WORDS] for value in values]), "<i8")
-    return _split_header(words[0::2], words[1::2])
+    n_bytes = np.fromiter(map(len, values), np.int64, len(values))
+    _refuse_wrong_length(n_bytes)
+    words = np.frombuffer(b"".join(values), "<i8")
+    starts = np.cumsum(n_bytes // 8) - n_bytes // 8
+    return _split_header(words[starts], words[starts + 1])
 
 
 def decode_values(values: Sequence[bytes]) -> tuple[Int64, Int64, Bags]:

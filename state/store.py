@@ -21,7 +21,7 @@ from state.errors import FormatUnknown, StoreUnavailable
 from state.history import Rows
 from state.options import MARKS, META, StoreResources, open_database
 from state.record import PartitionRecord, decode_record, encode_record
-from state.replay import newest_per_user
+from state.replay import Record, newest_per_user
 from state.rows import RECORD_KEY, decode_rows, scan_range, seq_of, user_of
 
 FORMAT: Final = b"1"
@@ -31,6 +31,8 @@ TOMBSTONE_RETENTION_S: Final = 7 * 86_400
 _FORMAT_KEY: Final = b"format"
 _APPLIED_KEY: Final = b"applied"
 _APPLIED = struct.Struct("<qd")
+_REPLAYED_KEY: Final = b"replayed"
+_SEQ = struct.Struct("<q")
 
 Write = tuple[bytes, bytes | None]
 
@@ -49,7 +51,10 @@ class Changes:
 
 
 class BagStore:
-    """The rows of one partition in RocksDB; see the module for its invariants."""
+    """The rows of one partition in RocksDB; see the module for its invariants.
+
+    ``published`` is a watermark known from elsewhere, the changelog's end: a replay need not mark what is below it.
+    """
 
     def __init__(self, path: Path, resources: StoreResources) -> None:
         self.path = path
@@ -61,6 +66,8 @@ class BagStore:
         self._broken = False
         self._check_format()
         self.changelog_offset, self._applied_at_s = self._read_applied()
+        self.published = 0
+        self._replayed_seq = _SEQ.unpack(self._meta_db.get(_REPLAYED_KEY) or _SEQ.pack(-1))[0]
         stored = self._db.get(RECORD_KEY)
         self.record: PartitionRecord | None = None if stored is None else decode_record(stored)
         self.marks = self._read_marks()
@@ -123,27 +130,27 @@ class BagStore:
         self._put_marks(batch, marks)
         self._write(batch, None)
 
-    def replay(self, records: Iterable[tuple[bytes, bytes | None, int]], changelog_offset: int) -> None:
-        """Apply changelog records (key, value, timestamp in ms) in order: the last one of a key wins.
+    def replay(self, records: Iterable[Record], changelog_offset: int) -> None:
+        """Apply changelog records in order: the last one of a key wins.
 
         Users of rows at or above the published watermark become dirty, marks below it are dropped.
         """
-        timestamps: dict[bytes, int] = {}
-        newest: dict[bytes, bytes | None] = {}
-        for key, value, timestamp_ms in records:
-            newest[key] = value
-            timestamps[key] = timestamp_ms
-        stored = newest.pop(RECORD_KEY, None)
+        newest = {record[0]: record for record in records}
+        _, stored, _ = newest.pop(RECORD_KEY, (RECORD_KEY, None, 0))
         record = self.record if stored is None else decode_record(stored)
-        watermark = 0 if record is None else record.published
+        watermark = max(self.published, 0 if record is None else record.published)
         batch = WriteBatch(raw_mode=True)
-        for key, value in newest.items():
-            batch.delete(key) if value is None else batch.put(key, value)
+        put, delete = batch.put, batch.delete
+        for key, value, _ in newest.values():
+            delete(key) if value is None else put(key, value)
         if stored is not None:
-            batch.put(RECORD_KEY, stored)
-        dirty = newest_per_user(newest, timestamps, watermark)
+            put(RECORD_KEY, stored)
+        dirty = newest_per_user(newest.values(), watermark)
         self._put_marks(batch, self.marks.replay(dirty.users, dirty.columns))
         self._put_marks(batch, [(user, None) for user in self.marks.drop_below(watermark)])
+        if dirty.newest_seq > self._replayed_seq:
+            put(_REPLAYED_KEY, _SEQ.pack(dirty.newest_seq), self._meta_cf)
+            self._replayed_seq = dirty.newest_seq
         self._write(batch, changelog_offset)
         self.record = record
 
@@ -195,7 +202,8 @@ class BagStore:
 
     def _read_marks(self) -> DirtyMarks:
         applied = -1 if self.record is None else seq_of(self.record.epoch, self.record.next_offset)
-        return DirtyMarks(((user, Mark.decode(value)) for user, value in self._marks_db.items()), applied)
+        stored = ((user, Mark.decode(value)) for user, value in self._marks_db.items())
+        return DirtyMarks(stored, max(applied, self._replayed_seq))
 
     def _check_format(self) -> None:
         found = self._meta_db.get(_FORMAT_KEY)

@@ -89,6 +89,25 @@ def test_what_is_below_the_published_watermark_is_not_dirty_after_a_replay(store
     assert store.marks.take(9) == {b"bob": Mark(2, 2, 2000, 10)}
 
 
+def test_a_watermark_known_beforehand_spares_the_marks_below_it(store: BagStore) -> None:
+    store.published = 2
+    store.replay([(*row(b"ann", 10, 1), 1000), (*row(b"bob", 10, 2), 2000)], 1)
+    assert store.marks.take(9) == {b"bob": Mark(2, 2, 2000, 10)}
+
+
+def test_a_store_reopened_between_two_changes_and_their_watermark_forgets_nobody(
+    tmp_path: Path, resources: StoreResources
+) -> None:
+    first, second = (*row(b"ann", 10, 1), 1000), (*row(b"ann", 10, 5), 1000)
+    only_the_first_is_published = (RECORD_KEY, encode_record(record(6, published=4)), 1000)
+    with BagStoreAt(tmp_path / "partition-0", resources) as store:
+        store.replay([first], 0)
+        store.replay([second], 1)
+    with BagStoreAt(tmp_path / "partition-0", resources) as store:
+        store.replay([only_the_first_is_published], 2)
+        assert set(store.marks.take(9)) == {b"ann"}
+
+
 def test_a_reopened_store_keeps_its_marks_and_frees_its_lock(tmp_path: Path, resources: StoreResources) -> None:
     path, mark = tmp_path / "partition-0", Mark(1, 1, 1000, 10)
     with BagStoreAt(path, resources) as store:

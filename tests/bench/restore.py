@@ -1,0 +1,107 @@
+"""Rows per second of a recovery: the store's replay alone, beside a plain one.
+
+The plain side does the same with one Python loop: decode each record's header, merge the user's mark, write both.
+"""
+
+import gc
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from rocksdict import WriteBatch
+
+from state.bags import Bags
+from state.dirty import Mark
+from state.options import MARKS, StoreOptions, StoreResources, open_database
+from state.periods import DAY
+from state.record import PartitionRecord, decode_record, encode_record
+from state.replay import Record
+from state.rows import RECORD_KEY, encode_keys, encode_values, user_of
+from state.store import BagStore
+
+N_USERS, N_DAYS, N_INTERESTS, FIRST_DAY = 50_000, 30, 100_000, 20_000
+BATCH_ROWS = 20_000
+_HEADER = struct.Struct("<qq")
+_PERIOD = struct.Struct(">I")
+
+
+def changelog(n: int, *, is_published: bool) -> Iterator[list[Record]]:
+    """Batches of day rows of one to five interests, each closed by its partition record."""
+    rng = np.random.default_rng(0)
+    users = [b"user-%07d" % i for i in range(N_USERS)]
+    for start in range(0, n, BATCH_ROWS):
+        code = np.unique((rng.integers(0, N_USERS, BATCH_ROWS) << 32) | rng.integers(0, N_DAYS, BATCH_ROWS))
+        rows, day = len(code), FIRST_DAY + (code & 0xFFFFFFFF)
+        keys = encode_keys(users, code >> 32, np.full(rows, DAY.code), day)
+        offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 6, rows))])
+        interests = rng.integers(0, N_INTERESTS, offsets[-1]).astype(np.uint32)
+        bags = Bags(offsets, interests, np.ones(len(interests), np.uint32))
+        values = encode_values(start + np.arange(rows), day * 86_400_000, bags)
+        published = start + BATCH_ROWS if is_published else 0
+        record = PartitionRecord("space", "day,month", start + BATCH_ROWS, published=published)
+        yield [
+            *((key, value, 1000) for key, value in zip(keys, values, strict=True)),
+            (RECORD_KEY, encode_record(record), 1000),
+        ]
+
+
+def ours(path: Path, batches: list[list[Record]]) -> None:
+    """`BagStore.replay`."""
+    store, offset = BagStore(path, StoreResources(StoreOptions())), -1
+    for batch in batches:
+        offset += len(batch)
+        store.replay(batch, offset)
+    store.close()
+
+
+def plain(path: Path, batches: list[list[Record]]) -> None:
+    """The same, one record at a time."""
+    database = open_database(path, StoreResources(StoreOptions()))
+    family, marks, watermark = database.get_column_family_handle(MARKS), dict[bytes, Mark](), 0
+    for records in batches:
+        batch = WriteBatch(raw_mode=True)
+        for key, value, time_ms in records:
+            if value is None:
+                batch.delete(key)
+                continue
+            batch.put(key, value)
+            if key == RECORD_KEY:
+                watermark = decode_record(value).published
+                for user in [user for user, mark in marks.items() if mark.newest_seq < watermark]:
+                    del marks[user]
+                    batch.delete(user, family)
+                continue
+            seq = _HEADER.unpack_from(value)[0]
+            if seq >= watermark:
+                user, day = user_of(key), _PERIOD.unpack(key[-4:])[0] - 2**31
+                mark = Mark(seq, seq, time_ms, day)
+                marks[user] = marks[user].then(mark) if user in marks else mark
+                batch.put(user, marks[user].encode(), family)
+        database.write(batch)
+    database.close()
+
+
+def run(n: int, rounds: int) -> None:
+    """Print the medians of both sides and their ratio."""
+    print(f"\nrestore: {n:,} changelog rows of {N_USERS:,} users into an empty store, batches of {BATCH_ROWS:,}")
+    for is_published in (True, False):
+        batches = list(changelog(n, is_published=is_published))
+        rates = {side: [_rate(side, batches) for _ in range(rounds)] for side in (plain, ours)}
+        base = sorted(rates[plain])[rounds // 2]
+        for side, found in rates.items():
+            rate = sorted(found)[rounds // 2]
+            print(
+                f"{side.__name__:6} {'published before' if is_published else 'nothing published':18} "
+                f"{rate:>10,.0f} rows/s  ratio {rate / base:.2f}"
+            )
+
+
+def _rate(side: Callable[[Path, list[list[Record]]], None], batches: list[list[Record]]) -> float:
+    gc.collect()
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        side(Path(folder) / "partition-0", batches)
+        return sum(map(len, batches)) / (time.perf_counter() - start)
