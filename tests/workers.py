@@ -23,18 +23,22 @@ from typing import Any, Self
 import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from lurm_model.bundle import Bundle
 from lurm_model.codebook import Codebook
 from lurm_model.config import SmenConfig
+from lurm_model.encoder import Encoder
 from lurm_model.smen import Smen
 from state.history import resolve
 from state.periods import MS_PER_DAY, SCALES, parse_scales
 from state.record import Ledger, PartitionRecord, decode_record
 from state.rows import RECORD_KEY, decode_header, decode_rows, user_of
+from stream.commands.verify import relative_error
 from stream.connection import consumer_arguments
 from stream.embedding_record import Embedding, decode
+from stream.failpoints import VARIABLE
 from stream.settings import Encode, Metrics, Model, Settings, State, Worker
 from stream.topics import create_missing, end_offsets
 from tests.brokers import environment_of, fresh_settings, producer, read_records
@@ -44,6 +48,8 @@ LURM = Path(sys.executable).with_name("lurm")
 N_INTERESTS = 20
 FIRST_DAY = 20_000  # 2024-10-04
 DEADLINE_S = 60.0
+# Of the length of a user's vectors: float32 rounding, which depends on who else is in a batch.
+TOLERANCE = 1e-5
 _PORT = re.compile(r"serving metrics: .*:(\d+)$", re.MULTILINE)
 
 
@@ -89,21 +95,24 @@ def second(settings: Settings, name: str = "b") -> Settings:
 class WorkerProcess:
     """One `lurm worker`; signals go to its own pid only, and it is gone when the context is left."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, settings: Settings, log: Path, command: Sequence[str | Path] = (LURM, "worker")) -> None:
         self.settings = settings
         self.log = log
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._start_of_log = 0
 
-    def start(self) -> Self:
-        """Start the process; its output is appended to the log."""
+    def start(self, failpoint: str | None = None) -> Self:
+        """Start the process, perhaps with a failpoint; its output is appended to the log."""
         assert self.returncode is not None or self._process is None, "it runs already"
         self._start_of_log = self.log.stat().st_size if self.log.exists() else 0
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LURM_")}
         environment |= environment_of(self.settings) | {"OMP_NUM_THREADS": "1"}
+        if failpoint is not None:
+            environment[VARIABLE] = failpoint
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [LURM, "worker"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         return self
 
@@ -148,6 +157,18 @@ class WorkerProcess:
     def returncode(self) -> int | None:
         """The exit code, None while it runs or never ran."""
         return None if self._process is None else self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        """The process it runs as."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was halted by SIGSTOP."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
+        return stat.rpartition(")")[2].split()[0] == "T"
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -289,6 +310,11 @@ class Changelog:
                 self.rows[record.key] = record.value
 
     @property
+    def n_deleted(self) -> int:
+        """Rows that were deleted, by roll-ups or erasures."""
+        return sum(each.value is None for each in self.records)
+
+    @property
     def ledger(self) -> Ledger:
         """The sum over all partitions."""
         return sum((each.ledger for each in self.partitions.values()), Ledger())
@@ -305,6 +331,13 @@ class Changelog:
                 interests, counts = periods.bags.interests[pairs].tolist(), periods.bags.counts[pairs].tolist()
                 found[users[user], name, SCALES[name].label(int(period))] = dict(zip(interests, counts, strict=True))
         return found
+
+    def full_encode(self, bundle: Bundle) -> dict[bytes, NDArray[np.float32]]:
+        """Everybody's vectors, from nothing but the bags."""
+        keys = sorted(self.rows)
+        users, rows = decode_rows(keys, [self.rows[key] for key in keys])
+        vectors = Encoder(bundle, "cpu").encode(resolve(rows, bundle.scales, len(users)), len(users))
+        return dict(zip(users, vectors, strict=True))
 
     def newest_seq(self) -> dict[bytes, int]:
         """Each user's newest ``seq``."""
@@ -334,9 +367,9 @@ def embeddings(settings: Settings) -> list[Embedding]:
     return [each for each in read if isinstance(each, Embedding)]
 
 
-def newest_published(settings: Settings) -> dict[bytes, int]:
-    """The ``seq`` of each user's last embedding."""
-    return {each.user_id.encode(): each.seq for each in embeddings(settings)}
+def newest_published(settings: Settings) -> dict[bytes, Embedding]:
+    """Each user's last embedding."""
+    return {each.user_id.encode(): each for each in embeddings(settings)}
 
 
 def check_exact(settings: Settings, sent: Sequence[PlainEvent], n_rejected: int = 0) -> Changelog:
@@ -355,9 +388,17 @@ def check_exact(settings: Settings, sent: Sequence[PlainEvent], n_rejected: int 
 
 
 def check_published(settings: Settings) -> None:
-    """Every user's last embedding becomes that of the user's newest row, and no older one ever follows a newer one."""
-    expected = Changelog(settings).newest_seq()
-    wait_until(lambda: newest_published(settings) == expected)
+    """Every user's last embedding becomes the full encode of the user's bags, and none older ever follows it."""
+    changelog = Changelog(settings)
+    expected = changelog.newest_seq()
+    wait_until(lambda: {user: each.seq for user, each in newest_published(settings).items()} == expected)
+    assert settings.model.bundle is not None
+    bundle = Bundle.load(settings.model.bundle)
+    published = newest_published(settings)
+    for user, vectors in changelog.full_encode(bundle).items():
+        assert published[user].model_id == bundle.model_id
+        error = relative_error(published[user].vectors.astype(np.float64), vectors.astype(np.float64))
+        assert error <= TOLERANCE, f"another embedding was published: {user=} {error=}"
     newest: dict[str, int] = {}
     for each in embeddings(settings):
         assert each.seq >= newest.get(each.user_id, 0), "an older embedding followed a newer one"

@@ -27,7 +27,8 @@ def test_another_model_of_the_same_interest_space_publishes_everybody_again(
     other = tiny_bundle(model_seed=1)
     other.save(tmp_path / "other")
     model = one_settings.model.model_copy(update={"bundle": tmp_path / "other"})
-    worker = make_worker(one_settings.model_copy(update={"model": model})).ready()
+    with_other = one_settings.model_copy(update={"model": model})
+    worker = make_worker(with_other).ready()
     everybody = set(Changelog(one_settings).newest_seq())
     wait_until(lambda: users_of(one_settings, other.model_id) == everybody)
     wait_until(lambda: {each.model_id for each in Changelog(one_settings).partitions.values()} == {other.model_id})
@@ -36,7 +37,7 @@ def test_another_model_of_the_same_interest_space_publishes_everybody_again(
     worker.ready()
     traffic.send_these([traffic.sent[0]])
     wait_applied(one_settings, worker)
-    check_published(one_settings)
+    check_published(with_other)
     assert len(embeddings(one_settings)) == n_embeddings + 1, (
         "after the walk over everybody, only changes are published"
     )

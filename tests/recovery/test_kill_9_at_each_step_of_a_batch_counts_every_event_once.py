@@ -1,0 +1,24 @@
+from stream.failpoints import STEPS
+from stream.settings import Kafka
+from tests.brokers import FAST, Broker
+from tests.recovery.runs import check_disk, killed_at
+from tests.worker.conftest import MakeSettingsOn, MakeWorker
+from tests.workers import Traffic, check_exact, check_published, wait_applied
+
+STEPS_OF_A_BATCH = [step for step in STEPS if step.startswith("batch.")]
+
+
+def test_kill_9_at_each_step_of_a_batch_counts_every_event_once(
+    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    settings = settings_on(one_broker.brokers, kafka=Kafka(brokers=one_broker.brokers, **FAST | {"poll_events": 100}))
+    traffic = Traffic(settings, seed=31)
+    worker = make_worker(settings)
+    for step in STEPS_OF_A_BATCH:
+        traffic.send(1000)
+        killed_at(worker, step, passage=3)
+    worker.ready()
+    wait_applied(settings, worker)
+    check_exact(settings, traffic.sent)
+    check_published(settings)
+    check_disk(worker)
