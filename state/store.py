@@ -27,6 +27,8 @@ from state.rows import RECORD_KEY, decode_rows, scan_range, seq_of, user_of
 FORMAT: Final = b"1"
 # Kafka's compaction forgets tombstones after delete.retention.ms, which we set to this on changelogs.
 TOMBSTONE_RETENTION_S: Final = 7 * 86_400
+# A disk that is further behind is wiped: the day between is for the replay itself and for clocks that differ.
+BEHIND_S_MAX: Final = TOMBSTONE_RETENTION_S - 86_400
 
 _FORMAT_KEY: Final = b"format"
 _APPLIED_KEY: Final = b"applied"
@@ -74,9 +76,9 @@ class BagStore:
 
     @classmethod
     def open_fresh(cls, path: Path, resources: StoreResources, now_s: float) -> "BagStore":
-        """Open a store; one that was away for longer than the changelog keeps tombstones is wiped first."""
+        """Open a store; one so far behind that the changelog may have forgotten tombstones is wiped first."""
         store = cls(path, resources)
-        if store.changelog_offset is None or now_s - store._applied_at_s < TOMBSTONE_RETENTION_S:
+        if store.changelog_offset is None or now_s - store._applied_at_s < BEHIND_S_MAX:
             return store
         store.close()
         shutil.rmtree(path)
@@ -121,14 +123,15 @@ class BagStore:
             batch.delete(key) if value is None else batch.put(key, value)
         batch.put(RECORD_KEY, encode_record(changes.record))
         self._put_marks(batch, changes.marks)
-        self._write(batch, changes.changelog_offset)
+        # Whoever writes the changelog is at its end: the wall clock dates the disk, no row depends on it.
+        self._write_applied(batch, changes.changelog_offset, time.time())
         self.record = changes.record
 
     def clear_marks(self, marks: Sequence[Write]) -> None:
         """Write marks alone, after an embedding was acknowledged."""
         batch = WriteBatch(raw_mode=True)
         self._put_marks(batch, marks)
-        self._write(batch, None)
+        self._write(batch)
 
     def replay(self, records: Iterable[Record], changelog_offset: int) -> None:
         """Apply changelog records in order: the last one of a key wins.
@@ -136,6 +139,7 @@ class BagStore:
         Users of rows at or above the published watermark become dirty, marks below it are dropped.
         """
         newest = {record[0]: record for record in records}
+        newest_ms = max((timestamp_ms for _, _, timestamp_ms in newest.values()), default=None)
         _, stored, _ = newest.pop(RECORD_KEY, (RECORD_KEY, None, 0))
         record = self.record if stored is None else decode_record(stored)
         watermark = max(self.published, 0 if record is None else record.published)
@@ -151,7 +155,9 @@ class BagStore:
         if dirty.newest_seq > self._replayed_seq:
             put(_REPLAYED_KEY, _SEQ.pack(dirty.newest_seq), self._meta_cf)
             self._replayed_seq = dirty.newest_seq
-        self._write(batch, changelog_offset)
+        # Not now: a replay that is cut short leaves a disk as old as the last record it applied.
+        applied_at_s = self._applied_at_s if newest_ms is None else newest_ms / 1000
+        self._write_applied(batch, changelog_offset, applied_at_s)
         self.record = record
 
     def close(self) -> None:
@@ -178,14 +184,14 @@ class BagStore:
         for user, mark in marks:
             batch.delete(user, self._marks_cf) if mark is None else batch.put(user, mark, self._marks_cf)
 
-    def _write(self, batch: WriteBatch, changelog_offset: int | None) -> None:
-        if changelog_offset is not None:
-            # The wall clock only dates the disk, so that one away too long can be told; no row depends on it.
-            batch.put(_APPLIED_KEY, _APPLIED.pack(changelog_offset, time.time()), self._meta_cf)
+    def _write_applied(self, batch: WriteBatch, changelog_offset: int, at_s: float) -> None:
+        batch.put(_APPLIED_KEY, _APPLIED.pack(changelog_offset, at_s), self._meta_cf)
+        self._write(batch)
+        self.changelog_offset, self._applied_at_s = changelog_offset, at_s
+
+    def _write(self, batch: WriteBatch) -> None:
         with self._poisoned_on_failure():
             self._db.write(batch)
-        if changelog_offset is not None:
-            self.changelog_offset = changelog_offset
 
     @contextmanager
     def _poisoned_on_failure(self) -> Iterator[None]:

@@ -26,6 +26,8 @@ from stream.transactions import Outgoing, SourceOffset, TransactionalProducer
 
 # While no events come, the published watermark is noted in the changelog at most this often.
 _NOTE_INTERVAL_S = 5.0
+# An idle partition writes its record this often, so that its disks do not look as if they had been away.
+_IDLE_NOTE_INTERVAL_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Partition:
         self._shared = shared
         self._changelog, self._embeddings = changelog, embeddings
         self._order = asyncio.Lock()
-        self._noted_at_s = 0.0
+        self._noted_at_s = perf_counter()
 
     def activate(self) -> None:
         """Recovery is complete: check what was recovered, and walk over everybody if the model is another."""
@@ -142,8 +144,9 @@ class Partition:
 
     async def note_published(self) -> None:
         """While no batch carries it, write down that embeddings were published, so a fail-over repeats few."""
-        due = perf_counter() - self._noted_at_s > _NOTE_INTERVAL_S
-        if due and not self._order.locked() and self._next_record() != self.record:
+        since_s = perf_counter() - self._noted_at_s
+        due = since_s > _NOTE_INTERVAL_S and self._next_record() != self.record
+        if (due or since_s > _IDLE_NOTE_INTERVAL_S) and not self._order.locked():
             async with self._order:
                 await self._commit_and_apply("note", [])
 

@@ -1,5 +1,6 @@
 """Bags, rows and roll-up against the plain reference."""
 
+import datetime
 import itertools
 from collections import Counter
 
@@ -21,18 +22,28 @@ from tests.plain import bags as plain_bags
 u32 = st.integers(0, 2**32 - 1)
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6) | u32, st.integers(1, 1000)), max_size=60)
 user_ids = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(str.encode)
-days = st.integers(10_000, 10_200)
+EPOCH = datetime.date(1970, 1, 1).toordinal()
+FIRST, LAST = datetime.date.min.toordinal() - EPOCH, datetime.date.max.toordinal() - EPOCH
+# Close together, on both sides of months, years, leap days, 1970 and the ends of the calendar, and anywhere.
+edges = [datetime.date(*ymd).toordinal() - EPOCH for ymd in [(1970, 1, 1), (1997, 6, 1), (2000, 3, 1), (2100, 3, 1)]]
+days = (
+    st.integers(10_000, 10_200)
+    | st.builds(int.__add__, st.sampled_from(edges), st.integers(-2, 62))
+    | st.sampled_from([FIRST, FIRST + 31, LAST - 62, LAST])
+    | st.integers(FIRST, LAST)
+)
 events = st.lists(
     st.builds(
         PlainEvent,
         st.sampled_from([b"ann", b"bob", b"an"]),
         st.integers(0, 5),
-        days.map(lambda day: day * 86_400_000 + 5),
+        st.builds(lambda day, ms: day * 86_400_000 + ms, days, st.sampled_from([0, 5, 86_399_999])),
         st.integers(1, 3),
     ),
     max_size=60,
 )
-scale_sets = st.sampled_from(["day", "day,month", "day,week,month", "day,quarter,year"]).map(parse_scales)
+coarse = st.lists(st.sampled_from(["week", "month", "quarter", "year"]), unique=True)
+scale_sets = coarse.map(lambda names: parse_scales(",".join(["day", *names])))
 
 
 def make_bags(triples: list[tuple[int, int, int]], n: int = 5) -> Bags:
@@ -148,27 +159,59 @@ def resolved(stored: dict[bytes, bytes], scales: tuple[Scale, ...]) -> PlainBags
 def test_stored_rows_mean_the_plain_bags_before_and_after_roll_up(history: list, scales: tuple[Scale, ...]) -> None:
     stored = day_rows(history)
     assert resolved(stored, scales) == plain_bags(history, scales)
-    users, rows = read(stored)
-    for key, value in roll_up(users, rows, scales):
-        stored.pop(key) if value is None else stored.update({key: value})
+    roll_up_now(stored, scales)
     assert resolved(stored, scales) == plain_bags(history, scales)
     users, rows = read(stored)
     assert not len(users_to_roll_up(rows, scales, len(users)))
 
 
-@given(events, events, scale_sets)
-def test_late_events_into_rolled_up_days_are_counted_once(first: list, late: list, scales: tuple[Scale, ...]) -> None:
-    stored = day_rows(first)
-    users, rows = read(stored)
-    for key, value in roll_up(users, rows, scales):
-        stored.pop(key) if value is None else stored.update({key: value})
-    for key, value in day_rows(late).items():
+def merge(stored: dict[bytes, bytes], history: list[PlainEvent]) -> None:
+    """Add the day rows of these events."""
+    for key, value in day_rows(history).items():
         old = [stored[key]] if key in stored else []
         seq, time, bags = decode_values([*old, value])
         total = sum_bags(np.zeros(len(bags), np.int64), bags, 1)
         stored[key] = encode_values(np.array([seq.max()]), np.array([time.max()]), total)[0]
-    assert resolved(stored, scales) == plain_bags(first + late, scales)
+
+
+def roll_up_now(stored: dict[bytes, bytes], scales: tuple[Scale, ...]) -> None:
     users, rows = read(stored)
     for key, value in roll_up(users, rows, scales):
         stored.pop(key) if value is None else stored.update({key: value})
-    assert resolved(stored, scales) == plain_bags(first + late, scales)
+
+
+@given(st.lists(st.tuples(events, st.booleans()), max_size=5), scale_sets)
+def test_late_events_and_roll_ups_in_any_order_count_every_event_once(steps: list, scales: tuple[Scale, ...]) -> None:
+    stored: dict[bytes, bytes] = {}
+    sent: list[PlainEvent] = []
+    for batch, then_roll_up in steps:
+        merge(stored, batch)
+        sent += batch
+        if then_roll_up:
+            roll_up_now(stored, scales)
+        assert resolved(stored, scales) == plain_bags(sent, scales)
+
+
+@given(st.lists(events, min_size=1, max_size=4), scale_sets)
+def test_when_days_are_rolled_up_makes_no_difference_to_what_is_stored(
+    batches: list, scales: tuple[Scale, ...]
+) -> None:
+    often: dict[bytes, bytes] = {}
+    once: dict[bytes, bytes] = {}
+    for batch in batches:
+        merge(often, batch)
+        merge(once, batch)
+        roll_up_now(often, scales)
+    roll_up_now(once, scales)
+    assert read_bags(often) == read_bags(once)
+
+
+def read_bags(stored: dict[bytes, bytes]) -> dict[bytes, dict[int, int]]:
+    keys = sorted(stored)
+    return dict(zip(keys, as_dicts(decode_values([stored[key] for key in keys])[2]), strict=True))
+
+
+@pytest.mark.parametrize("names", ["", "month", "week,month", "day,day", "day,hour"])
+def test_scales_that_no_event_could_be_counted_in_are_refused(names: str) -> None:
+    with pytest.raises(ValueError, match=r"day|twice|unknown"):
+        parse_scales(names)
