@@ -69,6 +69,9 @@ class DirtyMarks:
     def __len__(self) -> int:
         return len(self._waiting) + sum(user not in self._waiting for user in self._taken)
 
+    def __contains__(self, user: bytes) -> bool:
+        return user in self._waiting or user in self._taken
+
     def add(self, users: Sequence[bytes], columns: MarkColumns) -> list[tuple[bytes, bytes]]:
         """Mark the users of a batch we applied; returns what the store must write."""
         if not users:

@@ -7,6 +7,7 @@ It says how far the source was applied, in which interest space the rows were co
 import msgspec
 
 from state.errors import FormatUnknown, SpaceMismatch, StoreCorrupt
+from state.rows import seq_of
 
 VERSION = 1
 
@@ -37,7 +38,8 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     """What holds for a partition after a transaction.
 
     ``next_offset`` is the source offset to read next; ``published`` the lowest ``seq`` whose user's embedding may not
-    be published yet; ``model_id`` the model for which ``published`` holds.
+    be published yet; ``model_id`` the model for which ``published`` holds; ``control_offset`` the control offset to
+    read next; ``erasing`` the users whose events below this ``seq`` are skipped.
     """
 
     interest_space_id: str
@@ -48,6 +50,8 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     model_id: str = ""
     ledger: Ledger = Ledger()
     version: int = VERSION
+    control_offset: int = 0
+    erasing: dict[str, int] = {}
 
     def refuse_other(self, interest_space_id: str, scales: str) -> None:
         """**Raises** `SpaceMismatch` unless the rows were counted in this interest space with these scales."""
@@ -58,6 +62,17 @@ class PartitionRecord(msgspec.Struct, frozen=True):
             )
         if self.scales != scales:
             raise SpaceMismatch(f"the state was counted with other scales: state={self.scales} settings={scales}")
+
+    def erasing_below(self, user: str, offset: int) -> "PartitionRecord":
+        """The record that skips this user's events below a source offset, and below that of an earlier erasure."""
+        below = max(seq_of(self.epoch, offset), self.erasing.get(user, 0))
+        return msgspec.structs.replace(self, erasing=self.erasing | {user: below}).without_passed()
+
+    def without_passed(self) -> "PartitionRecord":
+        """The record without the erasures whose every event the source has passed."""
+        reached = seq_of(self.epoch, self.next_offset)
+        left = {user: seq for user, seq in self.erasing.items() if seq > reached}
+        return self if len(left) == len(self.erasing) else msgspec.structs.replace(self, erasing=left)
 
 
 _encoder = msgspec.json.Encoder()

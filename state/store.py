@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rocksdict import Rdict, WriteBatch
 
@@ -44,12 +44,21 @@ class Changes:
     """What one committed transaction changed.
 
     ``rows`` and ``marks`` are (key, value), None deletes; ``changelog_offset`` is that of the last changelog record.
+    Of the ``erased`` users everything beside their rows goes too.
     """
 
     rows: Sequence[Write]
     record: PartitionRecord
     changelog_offset: int
     marks: Sequence[Write] = field(default=())
+    erased: Sequence[bytes] = field(default=())
+
+
+class Held(NamedTuple):
+    """What a store has of one user: the keys of the rows, and how many marks."""
+
+    rows: list[bytes]
+    marks: int
 
 
 class BagStore:
@@ -104,6 +113,17 @@ class BagStore:
                 iterator.next()
         return decode_rows(keys, values)
 
+    def held(self, user: bytes) -> Held:
+        """What there is of this user."""
+        self._refuse_broken()
+        first, after = scan_range(user)
+        keys, iterator = [], self._db.iter()
+        iterator.seek(first)
+        while iterator.valid() and (key := iterator.key()) < after:
+            keys.append(key)
+            iterator.next()
+        return Held(keys, int(user in self.marks))
+
     def users_after(self, user: bytes, n: int) -> list[bytes]:
         """The next n users in the order of their ids, for a walk over everybody; ``b""`` begins it."""
         self._refuse_broken()
@@ -123,6 +143,9 @@ class BagStore:
             batch.delete(key) if value is None else batch.put(key, value)
         batch.put(RECORD_KEY, encode_record(changes.record))
         self._put_marks(batch, changes.marks)
+        self.marks.forget(changes.erased)
+        for user in changes.erased:
+            batch.delete(user, self._marks_cf)
         # Whoever writes the changelog is at its end: the wall clock dates the disk, no row depends on it.
         self._write_applied(batch, changes.changelog_offset, time.time())
         self.record = changes.record

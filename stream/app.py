@@ -22,6 +22,7 @@ from lurm_model.encoder import Encoder
 from state.options import StoreOptions, StoreResources
 from state.periods import Scale, format_scales
 from state.record import PartitionRecord
+from stream.control import ControlReader
 from stream.embedding_record import EmbeddingWriter
 from stream.errors import ConfigInvalid
 from stream.events import EventDecoder, Limits
@@ -67,6 +68,7 @@ class Worker:
         encoder = Encoder(bundle, settings.model.device)
         encode = settings.encode
         self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)
+        self._control = ControlReader(self.ownership, settings.kafka.brokers)
         self._batches: set[asyncio.Task[None]] = set()
         self._n_batches = 0
         self._heartbeat = 0
@@ -104,6 +106,7 @@ class Worker:
         app.agent(source, name="ingest")(self._consume)
         app.task(self._beat)
         app.task(self._encode)
+        app.task(self._erase)
 
     async def _consume(self, stream: Any) -> None:
         limit = _BATCHES_PER_PARTITION * self.settings.topics.partitions
@@ -135,6 +138,12 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
 
+    async def _erase(self) -> None:
+        try:
+            await self._control.run()
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
     async def _beat(self) -> None:
         while not self.app.should_stop:
             self._heartbeat += 1
@@ -162,7 +171,14 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], me
     limits = Limits(events.value_bytes_max, events.future_s_max * 1000, events.age_s_max * 1000)
     topics = settings.topics
     shared = Pipeline(
-        names=Names(topics.events, settings.changelog_topic, topics.dead_letters, topics.embeddings, settings.app.id),
+        names=Names(
+            events=topics.events,
+            changelog=settings.changelog_topic,
+            dead_letters=topics.dead_letters,
+            embeddings=topics.embeddings,
+            control=settings.control_topic,
+            group=settings.app.id,
+        ),
         decoder=EventDecoder(bundle.codebook, events.weights, limits),
         scales=scales,
         empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),

@@ -44,6 +44,7 @@ class Target(NamedTuple):
 COMMANDS = {
     "consume": Target("stream.commands.consume", "consume", "Print embeddings as they are published."),
     "demo": Target("stream.commands.demo", "demo", "Run everything on real purchases, with a broker of its own."),
+    "erase": Target("stream.commands.erase", "erase", "Forget a user everywhere, and print a receipt."),
     "evaluate": Target("stream.commands.model", "evaluate", "Compare embeddings with plain bags on known tasks."),
     "export": Target("stream.commands.export", "export", "Write bags, items or embeddings as JSON lines."),
     "inspect": Target("stream.commands.inspect", "inspect", "Show what is known of a user, or the ledger."),

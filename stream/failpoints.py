@@ -34,6 +34,13 @@ STEPS: Final = (
     "note.sent",  # the published watermark alone
     "note.committed",
     "note.applied",
+    "erase.started",
+    "erase_embedding.sent",
+    "erase_embedding.committed",
+    "erase.sent",
+    "erase.offset_sent",
+    "erase.committed",
+    "erase.applied",
     "recovery.replayed",  # one batch of the changelog
 )
 _FORM = re.compile(r"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*))?(=((?P<signal>SIG[A-Z]+)|(?P<wait_s>\d+(\.\d+)?)))?")

@@ -51,6 +51,7 @@ class WorkerMetrics:
             buckets=_SLOW,
         )
         self.rolled_up = Counter("lurm_rolled_up_rows", "Day rows moved into coarser periods", registry=registry)
+        self.erasures = Counter("lurm_erasures", "Erasures done, one per partition", registry=registry)
         self.recovery_remaining = Gauge("lurm_recovery_remaining_rows", "Changelog offsets to read", registry=registry)
         self.recovery_eta_s = Gauge(
             "lurm_recovery_eta_seconds", "Estimated rest of the recovery, NaN until there is a speed", registry=registry

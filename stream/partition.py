@@ -6,9 +6,10 @@ crash before (1) ends leaves nothing, a crash before (2) is repaired by replayin
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from types import MappingProxyType
 
 import msgspec
 
@@ -18,6 +19,7 @@ from state.rollup import roll_up
 from state.rows import RECORD_KEY, seq_of
 from state.store import BagStore, Changes, Write
 from stream.dead_letters import dead_letters
+from stream.erasure import Answer, Marker, encode, still_counted
 from stream.events import EventDecoder, Rejection, SourceRecord
 from stream.failpoints import passing
 from stream.ingest import update_rows
@@ -38,6 +40,7 @@ class Names:
     changelog: str
     dead_letters: str
     embeddings: str
+    control: str
     group: str
 
 
@@ -55,7 +58,7 @@ class Pipeline:
 
 
 class Partition:
-    """A partition we own; `apply`, `roll_up` and `publish` may be called concurrently and order themselves."""
+    """A partition we own; `apply`, `erase`, `roll_up` and `publish` may be called concurrently and order themselves."""
 
     def __init__(
         self, store: BagStore, changelog: TransactionalProducer, embeddings: TransactionalProducer, shared: Pipeline
@@ -85,6 +88,11 @@ class Partition:
         return self.store.record or self._shared.empty_record
 
     @property
+    def names(self) -> Names:
+        """The topics it writes to."""
+        return self._shared.names
+
+    @property
     def next_offset(self) -> int:
         """The source offset to read next: 0 for a partition that never applied anything."""
         return self.record.next_offset
@@ -101,17 +109,19 @@ class Partition:
         shared, record = self._shared, self.record
         # The contiguity check makes this empty; were it ever wrong, nothing would be counted twice.
         fresh = [source for source in records if source.offset >= record.next_offset]
+        counted = still_counted(fresh, record)
         with shared.metrics.timed("decode"):
-            batch = shared.decoder.decode(fresh, shared.now_ms())
+            batch = shared.decoder.decode(counted, shared.now_ms())
         passing("batch.decoded")
         with shared.metrics.timed("merge"):
             update = update_rows(batch, record.epoch, self.store)
         passing("batch.merged")
-        ledger = Ledger(len(records), len(batch), len(records) - len(fresh), len(batch.rejected))
+        ledger = Ledger(len(records), len(batch), len(records) - len(counted), len(batch.rejected))
         after = self._next_record(next_offset=max(next_offset, record.next_offset), ledger=record.ledger + ledger)
         rows = list(zip(update.keys, update.values, strict=True))
         source = SourceOffset(shared.names.events, self.number, after.next_offset, shared.names.group)
-        offset = await self._commit("batch", rows, after, batch.rejected, source)
+        rejected = {shared.names.dead_letters: dead_letters(batch.rejected, shared.names.events, self.number)}
+        offset = await self._commit("batch", rows, after, rejected, source)
         with shared.metrics.timed("store"):
             marks = self.store.marks.add(update.users, update.marks)
             self.store.apply(Changes(rows, after, offset, marks))
@@ -128,6 +138,53 @@ class Partition:
             if writes:
                 await self._commit_and_apply("roll_up", writes)
                 self._shared.metrics.rolled_up.inc(sum(value is None for _, value in writes))
+
+    async def erase(self, marker: Marker, control_offset: int, is_owned: Callable[[], bool]) -> bool:
+        """Forget a user; False when the partition was given up before its turn came.
+
+        No encode is in flight meanwhile, so none can publish afterwards. The embedding's tombstone goes first: a crash
+        before the rows' own repeats it, one after them has nothing left to do.
+        """
+        async with self.encoding, self._order:
+            if not is_owned():
+                return False
+            passing("erase.started")
+            await self._erase(marker, control_offset)
+            passing("erase.applied")
+            return True
+
+    async def _erase(self, marker: Marker, control_offset: int) -> None:
+        shared, record, user = self._shared, self.record, marker.user.encode()
+        held = self.store.held(user)
+        embedding_offset = None
+        if marker.embedded or any(held):
+            embedding_offset = await self._erase_embedding(user)
+        # What was applied since the marker was written is in the same rows, and goes with them.
+        erased_below = max(marker.end_offset, record.next_offset)
+        after = self._next_record(control_offset=control_offset).erasing_below(marker.user, erased_below)
+        answer = Answer(
+            id=marker.id,
+            epoch=record.epoch,
+            applied_below=record.next_offset,
+            erased_below=erased_below,
+            rows=len(held.rows),
+            marks=held.marks,
+            caches=0,
+            changelog_after=-1 if self.store.changelog_offset is None else self.store.changelog_offset,
+            embedding_offset=embedding_offset,
+            erased_at_ms=shared.now_ms(),
+        )
+        rows = [(key, None) for key in held.rows]
+        answers = {shared.names.control: [Outgoing(marker.id.encode(), encode(answer))]}
+        control = SourceOffset(shared.names.control, self.number, control_offset, shared.names.group)
+        offset = await self._commit("erase", rows, after, answers, control)
+        self.store.apply(Changes(rows, after, offset, erased=[user]))
+        shared.metrics.erasures.inc()
+
+    async def _erase_embedding(self, user: bytes) -> int:
+        topic = self._shared.names.embeddings
+        tombstone = {topic: [Outgoing(user, None)]}
+        return (await self._embeddings.transact("erase_embedding", tombstone, self._shared.now_ms()))[topic]
 
     async def publish(self, embeddings: Sequence[Outgoing], taken: Sequence[bytes]) -> None:
         """Write embeddings, and clear the marks of the users they cover once the broker has acknowledged them."""
@@ -154,7 +211,8 @@ class Partition:
         record, oldest = self.record, self.store.marks.oldest
         published = seq_of(record.epoch, record.next_offset) if oldest is None else oldest.first_seq
         model_id = self._shared.model_id if self.sweep_after is None else record.model_id
-        return msgspec.structs.replace(record, published=published, model_id=model_id, **changes)
+        after = msgspec.structs.replace(record, published=published, model_id=model_id, **changes)
+        return after.without_passed()
 
     async def _commit_and_apply(self, cause: str, rows: Sequence[Write]) -> None:
         after = self._next_record()
@@ -167,14 +225,11 @@ class Partition:
         cause: str,
         rows: Sequence[Write],
         record: PartitionRecord,
-        rejected: Sequence[Rejection] = (),
+        others: Mapping[str, Sequence[Outgoing]] = MappingProxyType({}),
         source: SourceOffset | None = None,
     ) -> int:
         names, start = self._shared.names, perf_counter()
-        outputs = {
-            names.changelog: [*(Outgoing(key, value) for key, value in rows), _outgoing(record)],
-            names.dead_letters: dead_letters(rejected, names.events, self.number),
-        }
+        outputs = {names.changelog: [*(Outgoing(key, value) for key, value in rows), _outgoing(record)], **others}
         last = await self._changelog.transact(cause, outputs, self._shared.now_ms(), source)
         self._noted_at_s = perf_counter()
         self._shared.metrics.changelog.observe(self._noted_at_s - start)

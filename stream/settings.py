@@ -137,6 +137,11 @@ class Settings(Section):
         """The compacted topic that holds every row."""
         return f"{self.app.id}-bags-changelog"
 
+    @property
+    def control_topic(self) -> str:
+        """The topic through which users are erased."""
+        return f"{self.app.id}-control"
+
 
 class _FromEnvironment(BaseSettings, Settings):
     """Settings of a process: the environment goes before the file, whose content are the constructor's arguments."""

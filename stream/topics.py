@@ -24,6 +24,11 @@ SEGMENT_BYTES = 64 << 20
 # The largest batch of rows a broker takes in one piece; one user's row of 100,000 interests is 0.8 MB.
 CHANGELOG_MESSAGE_BYTES_MAX = 8 << 20
 
+# An erasure waits this long for a worker, and can be proved this long: its marker and answers stand in the topic.
+CONTROL_RETENTION_MS = 30 * 86_400_000
+# Old values of compacted topics are gone after about this long even where little is written.
+COMPACTION_LAG_MS = 7 * 86_400_000
+
 _EXISTS = 36
 _WRONG_REQUEST = {17, 37, 38, 40, 44}  # topic name, partitions, replication factor, config, policy
 _READY_MS = 30_000
@@ -65,7 +70,12 @@ class _Found:
 
 def plan(settings: Settings) -> tuple[TopicPlan, ...]:
     """The events topic, then the topics made when missing. **Raises** `ConfigInvalid` when two share a name."""
-    compacted = {"cleanup.policy": "compact", "segment.bytes": str(SEGMENT_BYTES)}
+    compacted = {
+        "cleanup.policy": "compact",
+        "segment.bytes": str(SEGMENT_BYTES),
+        "max.compaction.lag.ms": str(COMPACTION_LAG_MS),
+    }
+    control = {"cleanup.policy": "delete", "retention.ms": str(CONTROL_RETENTION_MS)}
     changelog = {
         "delete.retention.ms": str(DELETE_RETENTION_MS),
         "max.message.bytes": str(CHANGELOG_MESSAGE_BYTES_MAX),
@@ -76,6 +86,7 @@ def plan(settings: Settings) -> tuple[TopicPlan, ...]:
         TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted),
         TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", {"cleanup.policy": "delete"}),
         TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog),
+        TopicPlan(settings.control_topic, "app.id", "delete", control),
     )
     by_name: dict[str, TopicPlan] = {}
     for each in plans:
@@ -113,6 +124,33 @@ def ensure(settings: Settings) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more: `lurm topics check`)" if len(problems) > 1 else ""
         raise ConfigInvalid(f"{problems[0]}{more}")
+
+
+def ensure_control(settings: Settings) -> None:
+    """The control topic, made unless a worker did, with as many partitions as the events topic has.
+
+    **Raises** `ConfigInvalid` when there are no events, no state, or the topic is not as planned.
+    """
+    events, *_, control = plan(settings)
+    with admin(settings) as client:
+        found = _describe(client, [events.name, settings.changelog_topic])
+        if len(found) < len({events.name, settings.changelog_topic}):
+            raise ConfigInvalid(
+                f"no such topics: {events.name}, {settings.changelog_topic}; has a worker run with these settings?"
+            )
+        n = {"partitions": found[events.name].n_partitions}
+        actual = settings.model_copy(update={"topics": settings.topics.model_copy(update=n)})
+        _create(client, actual, [control])
+        problems = _problems(client, actual, (control,))
+    if problems:
+        raise ConfigInvalid(str(problems[0]))
+
+
+def configs(settings: Settings, topic: str) -> Mapping[str, str]:
+    """What the broker does with a topic's records, its defaults included; empty when it does not exist."""
+    with admin(settings) as client:
+        found = _describe(client, [topic]).get(topic)
+    return found.configs if found else {}
 
 
 def topic_id(settings: Settings, topic: str) -> str | None:

@@ -37,7 +37,7 @@ from state.record import Ledger, PartitionRecord, decode_record
 from state.rows import RECORD_KEY, decode_header, decode_rows, user_of
 from stream.commands.verify import relative_error
 from stream.connection import consumer_arguments
-from stream.embedding_record import Embedding, decode
+from stream.embedding_record import Embedding, Erased, decode
 from stream.failpoints import VARIABLE
 from stream.settings import Encode, Metrics, Model, Settings, State, Worker
 from stream.topics import create_missing, end_offsets
@@ -362,14 +362,24 @@ class Changelog:
 
 def embeddings(settings: Settings) -> list[Embedding]:
     """Every embedding ever published, in order within a partition."""
+    return [each for each in all_published(settings) if isinstance(each, Embedding)]
+
+
+def all_published(settings: Settings) -> list[Embedding | Erased]:
+    """Every embedding and erasure ever published, in order within a partition."""
     numbers = range(settings.topics.partitions)
-    read = [decode(record) for record in read_records(settings, settings.topics.embeddings, numbers)]
-    return [each for each in read if isinstance(each, Embedding)]
+    return [decode(record) for record in read_records(settings, settings.topics.embeddings, numbers)]
 
 
 def newest_published(settings: Settings) -> dict[bytes, Embedding]:
-    """Each user's last embedding."""
-    return {each.user_id.encode(): each for each in embeddings(settings)}
+    """The last embedding of everybody who was not erased since."""
+    newest: dict[bytes, Embedding] = {}
+    for each in all_published(settings):
+        if isinstance(each, Erased):
+            newest.pop(each.user_id.encode(), None)
+        else:
+            newest[each.user_id.encode()] = each
+    return newest
 
 
 def check_exact(settings: Settings, sent: Sequence[PlainEvent], n_rejected: int = 0) -> Changelog:

@@ -1,0 +1,62 @@
+"""`lurm erase`: forget a user, wait for it, and say in a receipt what was removed and what is left."""
+
+import click
+import msgspec
+
+from stream.commands.progress import progress_bar
+from stream.errors import LurmError
+from stream.events import ID_BYTES_MAX
+from stream.settings import Settings
+
+EXAMPLES = """
+\b
+Examples:
+  lurm erase 01069 > receipt.json
+  lurm erase 01069 --timeout 300 --skip-events
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("user")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the workers.",
+)
+@click.option("--skip-events", is_flag=True, help="Do not read the events topic to count what it still holds.")
+@click.pass_obj
+def erase(settings: Settings, user: str, timeout_s: float, *, skip_events: bool) -> None:
+    """Erase every row, mark, cache and embedding of USER, and every event sent so far.
+
+    The workers do it; the command waits for them and prints a receipt (JSON). Ends with 1 when they did not answer in
+    time, or when the topics, read again, still show the user. It can be run again: what is gone stays gone. Events
+    sent later are a new life.
+    """
+    _refuse_bad_id(user)
+    from stream.erasure_request import request, wait_for_answers  # noqa: PLC0415 - --help needs no Kafka client
+    from stream.receipt import make_receipt  # noqa: PLC0415
+
+    with progress_bar("reading the embeddings") as progress:
+        asked = request(settings, user, progress)
+    with progress_bar("waiting for the workers") as progress:
+        answers = wait_for_answers(settings, asked, timeout_s, progress)
+    with progress_bar("reading the topics again") as progress:
+        receipt = make_receipt(settings, asked, answers, progress, with_events=not skip_events)
+    click.echo(msgspec.json.encode(receipt))
+    if not receipt.verified.ok:
+        raise LurmError(
+            f"the user is still there: rows={receipt.verified.rows} embeddings={receipt.verified.embeddings}; "
+            "the receipt says where, please report it"
+        )
+
+
+def _refuse_bad_id(user: str) -> None:
+    try:
+        n_bytes = len(user.encode())
+    except UnicodeEncodeError as error:
+        raise click.UsageError("a user id is valid UTF-8") from error
+    if not 1 <= n_bytes <= ID_BYTES_MAX or "\0" in user:
+        raise click.UsageError(f"a user id has 1 to {ID_BYTES_MAX} bytes and no NUL: bytes={n_bytes}")

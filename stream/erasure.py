@@ -1,0 +1,77 @@
+"""What an erasure is: the records of the control topic, and the events that it makes a partition skip.
+
+`lurm erase` puts a `Marker` into every control partition; the owner of the partition deletes and puts its `Answer`
+behind it, in the transaction that deletes. Both are JSON, so that an operator can read them.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from state.record import PartitionRecord
+from state.rows import seq_of
+from stream.events import SourceRecord
+
+FORMAT = 1
+
+
+class Marker(Struct, frozen=True, tag="erase", tag_field="kind"):
+    """Erase this user, and every event of the user below ``end_offset`` of this partition's source.
+
+    ``embedded``: the embeddings' partition shows the user, so a tombstone is due even if no row is left.
+    """
+
+    id: str
+    user: str
+    end_offset: int
+    embedded: bool
+    requested_at_ms: int
+    format: int = FORMAT
+
+
+class Answer(Struct, frozen=True, tag="erased", tag_field="kind"):
+    """What the owner of a partition removed.
+
+    The source was applied up to ``applied_below``; of the user nothing below ``erased_below`` counts. The row's
+    tombstones are the first in the changelog after ``changelog_after``.
+    """
+
+    id: str
+    epoch: int
+    applied_below: int
+    erased_below: int
+    rows: int
+    marks: int
+    caches: int
+    changelog_after: int
+    embedding_offset: int | None
+    erased_at_ms: int
+    format: int = FORMAT
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Marker | Answer)
+
+
+def encode(record: Marker | Answer) -> bytes:
+    """The value of a control record; its key is the id."""
+    return _encoder.encode(record)
+
+
+def decode(value: bytes | None) -> Marker | Answer | None:
+    """What a control record says; None when it is nothing that we know."""
+    try:
+        record = _decoder.decode(value or b"")
+    except msgspec.DecodeError:
+        return None
+    return record if record.format == FORMAT else None
+
+
+def still_counted(records: Sequence[SourceRecord], record: PartitionRecord) -> Sequence[SourceRecord]:
+    """The source records that no erasure skips, acceptable events or not: the key says whose they are."""
+    if not record.erasing:
+        return records
+    limits: dict[bytes | None, int] = {user.encode(): seq for user, seq in record.erasing.items()}
+    get = limits.get
+    return [source for source in records if seq_of(record.epoch, source.offset) >= get(source.key, 0)]

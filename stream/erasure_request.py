@@ -1,0 +1,86 @@
+"""Asking for an erasure: a marker into every control partition, then waiting for the owners' answers."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from stream.connection import broker_errors, client_arguments, consumer_arguments
+from stream.erasure import Answer, Marker, decode, encode
+from stream.errors import LurmError
+from stream.replay import Progress, read_topic
+from stream.settings import Settings
+from stream.topics import end_offsets, ensure_control
+
+_POLL_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An erasure under way; ``offsets`` are those of its markers, by partition."""
+
+    id: str
+    user: str
+    requested_at_ms: int
+    offsets: Mapping[int, int]
+
+
+def request(settings: Settings, user: str, progress: Progress | None = None) -> Request:
+    """Put the markers. **Raises** `ConfigInvalid` when there is no state to erase from."""
+    ensure_control(settings)
+    embedded = _partitions_with_embedding(settings, user.encode(), progress)
+    number, now_ms = uuid.uuid4().hex, time.time_ns() // 1_000_000
+    markers = {
+        partition: Marker(number, user, end, partition in embedded, now_ms)
+        for partition, end in end_offsets(settings, settings.topics.events).items()
+    }
+    with (
+        broker_errors(settings.kafka),
+        closing(KafkaProducer(**client_arguments(settings.kafka), acks="all")) as producer,
+    ):
+        topic = settings.control_topic
+        sent = {
+            partition: producer.send(topic, encode(marker), number.encode(), partition=partition)
+            for partition, marker in markers.items()
+        }
+        offsets = {partition: each.get(settings.kafka.request_timeout_s).offset for partition, each in sent.items()}
+    return Request(number, user, now_ms, offsets)
+
+
+def wait_for_answers(
+    settings: Settings, asked: Request, timeout_s: float, progress: Progress | None = None
+) -> dict[int, Answer]:
+    """The answer of every partition. **Raises** `LurmError` with those that did not answer in time."""
+    places = {TopicPartition(settings.control_topic, number): offset for number, offset in asked.offsets.items()}
+    answers: dict[int, Answer] = {}
+    deadline = time.monotonic() + timeout_s
+    with broker_errors(settings.kafka), closing(KafkaConsumer(**consumer_arguments(settings.kafka))) as consumer:
+        consumer.assign(list(places))
+        for partition, offset in places.items():
+            consumer.seek(partition, offset)
+        while len(answers) < len(places):
+            if time.monotonic() > deadline:
+                missing = sorted(set(asked.offsets) - set(answers))
+                raise LurmError(
+                    f"the erasure is not finished: partitions={missing} waited_s={timeout_s:g}; it will be when a "
+                    "worker owns them, which `lurm erase` run again can tell"
+                )
+            for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                for record in records:
+                    said = decode(record.value)
+                    if isinstance(said, Answer) and said.id == asked.id:
+                        answers[record.partition] = said
+            if progress is not None:
+                progress(len(answers), len(places))
+    return answers
+
+
+def _partitions_with_embedding(settings: Settings, user: bytes, progress: Progress | None) -> set[int]:
+    """Where the newest embedding of the user is no tombstone: also one whose rows are lost must go."""
+    shown: dict[int, bool] = {}
+    for batch in read_topic(settings, settings.topics.embeddings, progress):
+        shown.update({record.partition: record.value is not None for record in batch if record.key == user})
+    return {partition for partition, is_shown in shown.items() if is_shown}
