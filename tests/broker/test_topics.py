@@ -28,7 +28,7 @@ def _configs(settings: Settings, name: str) -> dict[str, str]:
 def test_missing_topics_are_made_as_planned_and_only_once(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=3)
     names = [each.name for each in plan(settings)]
-    assert [problem.found for problem in check(settings)] == ["no such topic"] * 4
+    assert [problem.found for problem in check(settings)] == ["no such topic"] * 5
     assert sorted(create_missing(settings)) == sorted(names)
     assert create_missing(settings) == []
     assert check(settings) == []
@@ -42,7 +42,7 @@ def test_a_worker_makes_all_but_the_events_topic(make_settings: MakeSettings) ->
     settings = make_settings()
     with pytest.raises(ConfigInvalid, match=r"events topic does not exist.*`lurm topics create`"):
         ensure(settings)
-    assert len(check(settings)) == 4, "nothing was made beside a missing events topic"
+    assert len(check(settings)) == 5, "nothing was made beside a missing events topic"
     _make(settings, settings.topics.events, 2)
     ensure(settings)
     assert check(settings) == []
@@ -73,7 +73,7 @@ def test_a_wrong_number_of_partitions_says_what_to_do(make_settings: MakeSetting
     other = settings.model_copy(update={"topics": settings.topics.model_copy(update={"partitions": 3})})
     first = check(other)[0]
     assert (first.topic, first.found, first.wanted) == (settings.topics.events, "2 partitions", "3 partitions")
-    with pytest.raises(ConfigInvalid, match=r"found 2 partitions, wanted 3 .*LURM_TOPICS__PARTITIONS=2.*3 more"):
+    with pytest.raises(ConfigInvalid, match=r"found 2 partitions, wanted 3 .*LURM_TOPICS__PARTITIONS=2.*4 more"):
         ensure(other)
 
 
