@@ -1,6 +1,7 @@
 """Metrics and health over HTTP, on a thread of their own: they answer while the event loop is busy.
 
-``/metrics`` Prometheus text, ``/livez`` 503 only when a restart helps, ``/readyz`` 503 until recovered.
+``/metrics`` Prometheus text, ``/livez`` 503 only when a restart helps; ``/readyz`` 503 while partitions are
+being recovered and once the worker is told to stop, 200 through a rebalance that brings it nothing new.
 """
 
 import threading

@@ -20,11 +20,16 @@ logger = logging.getLogger("lurm")
 
 
 class Ownership:
-    """The partitions of this worker, through all rebalances."""
+    """The partitions of this worker, through all rebalances.
+
+    ``recovered`` allows work: false from the moment partitions may be lost until the new ones are recovered. ``ready``
+    is what is said outside: it stays true through a rebalance that brings this worker nothing new.
+    """
 
     def __init__(self, folder: Path, resources: StoreResources, producers: ProducerOptions, shared: Pipeline) -> None:
         self.partitions: dict[int, Partition] = {}
         self.recovered = False
+        self.ready = False
         self.n_replayed = 0
         self.shared = shared
         self.folder = folder
@@ -50,18 +55,21 @@ class Ownership:
     async def assign(self, active: set[int], standby: set[int]) -> None:
         """Hold exactly these partitions: close the others, and fence the previous owners of new ones."""
         self.recovered = False
+        new = active - set(self.partitions)
+        self.ready = self.ready and not new
         self._allowed = active | standby
+        self.shared.metrics.rebalances.inc()
         logger.info("assigned: active=%s standby=%s", sorted(active), sorted(standby))
         await asyncio.gather(*(self._release(number) for number in set(self.partitions) - active))
         for number in set(self._stores) - self._allowed:
             self._stores.pop(number).close()
-        await asyncio.gather(*(self._take(number) for number in active - set(self.partitions)))
+        await asyncio.gather(*(self._take(number) for number in new))
 
     def activate(self) -> None:
         """Every owned partition is recovered."""
         for partition in self.partitions.values():
             partition.activate()
-        self.recovered = True
+        self.recovered = self.ready = True
         logger.info("ready: partitions=%s replayed_rows=%d", sorted(self.partitions), self.n_replayed)
 
     async def drain(self) -> None:
@@ -72,6 +80,7 @@ class Ownership:
 
     async def close(self) -> None:
         """Give up everything."""
+        self.ready = False
         await self.drain()
         await self.assign(set(), set())
 
@@ -97,6 +106,7 @@ class Ownership:
 
     async def _release(self, number: int) -> None:
         partition = self.partitions.pop(number)
+        self.shared.metrics.forget(number)
         for producer in partition.producers:
             # The partition is somebody else's by now: a producer that cannot say goodbye is fenced anyway.
             with suppress(Exception):

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -26,6 +28,8 @@ def worker(settings: Settings) -> None:
     Settings, files and bundle are checked before the broker is asked (exit code 2); a broker that does not answer
     within kafka.start_deadline_s ends the worker with 1, and anything that leaves its work in doubt with 70.
     """
+    # Nothing is held until Faust takes the signal over: a stop while torch is imported is a clean one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _configure_logging(settings.worker.log_level)
     failpoints.arm_from_environment()
     folder = _writable_folder(settings.state.dir)
