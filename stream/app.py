@@ -8,7 +8,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from importlib.metadata import version
 from typing import Any, Final
 
 import faust
@@ -26,10 +27,11 @@ from stream.control import ControlReader
 from stream.embedding_record import EmbeddingWriter
 from stream.errors import ConfigInvalid
 from stream.events import EventDecoder, Limits
+from stream.exits import ExitLog
 from stream.fatal import die
 from stream.health import HealthServer
 from stream.metrics import WorkerMetrics
-from stream.observe import Observer
+from stream.observe import LogCounter, Observer
 from stream.ownership import Ownership
 from stream.partition import Names, Pipeline
 from stream.reencode import Reencoder
@@ -51,6 +53,12 @@ class LurmApp(faust.App):
 
     ownership: Ownership
     accept_data_loss: bool
+    beat: Callable[[], Coroutine[Any, Any, None]]
+
+    async def on_start(self) -> None:
+        """Begin to look around before the first recovery, when Faust's own tasks do not run yet."""
+        await super().on_start()
+        self.add_future(self.beat())
 
 
 class Worker:
@@ -59,13 +67,13 @@ class Worker:
     def __init__(self, settings: Settings, bundle: Bundle, scales: tuple[Scale, ...]) -> None:
         self.settings = settings
         self.metrics = WorkerMetrics()
-        self.metrics.model.info({"model_id": bundle.model_id, "interest_space_id": bundle.codebook.interest_space_id})
         self.ownership = _ownership(settings, bundle, scales, self.metrics)
         self.app = _faust_app(settings, self.ownership)
         writer = EmbeddingWriter(bundle.model_id, bundle.space_id, settings.encode.dtype)
         # The event loop needs a core of its own: encoding on all of them makes both slower.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
         encoder = Encoder(bundle, settings.model.device)
+        self._describe(bundle, encoder.device)
         encode = settings.encode
         self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)
         self._control = ControlReader(self.ownership, settings.kafka.brokers)
@@ -80,22 +88,34 @@ class Worker:
         """Run until stopped by a signal; ends the process."""
         # The consumer's thread makes a loop of its own, so it is the policy that must be set.
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        # Before the first recovery, which may hang as any later one.
+        self._watchdog.start()
         health = HealthServer(
             (self.settings.metrics.host, self.settings.metrics.port),
             self.metrics.registry,
             live=self._watchdog.is_alive,
-            ready=lambda: self.ownership.recovered,
+            ready=lambda: self.ownership.ready and not self.app.should_stop,
         )
         logger.info("serving metrics: address=%s:%d", self.settings.metrics.host, health.port)
+        exits = self._count_exits()
         worker = faust.Worker(self.app, loglevel="WARN", redirect_stdouts=False, override_logging=False, quiet=True)
         worker.spinner = None
-        # Before the first recovery, which may hang as any later one.
-        self._watchdog.start()
         try:
             worker.execute_from_commandline()
+        except SystemExit as end:
+            exits.note("failed" if end.code else "stopped")
+            raise
         finally:
             self._watchdog.stop()
             health.close()
+
+    def _count_exits(self) -> ExitLog:
+        exits = ExitLog(self.ownership.folder / "exits.json")
+        for how, n in exits.counts.items():
+            self.metrics.exits.labels(how).inc(n)
+        logging.getLogger().addHandler(exits)
+        logging.getLogger().addHandler(LogCounter(self.metrics))
+        return exits
 
     def _register(self) -> None:
         app, settings = self.app, self.settings
@@ -104,9 +124,16 @@ class Worker:
         source = app.topic(settings.topics.events, partitions=n, acks=False, **raw)
         app.Table(TABLE, key_type=bytes, value_type=bytes, partitions=n, recovery_buffer_size=8)
         app.agent(source, name="ingest")(self._consume)
-        app.task(self._beat)
+        app.beat = self._beat
         app.task(self._encode)
         app.task(self._erase)
+
+    def _describe(self, bundle: Bundle, device: str) -> None:
+        space_id = bundle.codebook.interest_space_id
+        self.metrics.model.info(
+            {"model_id": bundle.model_id, "space_id": bundle.space_id, "interest_space_id": space_id, "device": device}
+        )
+        self.metrics.build.info({"version": version("lurm-stream"), "app": self.settings.app.id, "role": "worker"})
 
     async def _consume(self, stream: Any) -> None:
         limit = _BATCHES_PER_PARTITION * self.settings.topics.partitions
@@ -152,7 +179,7 @@ class Worker:
 
     def _progress(self) -> Iterator[Progress]:
         app, ownership = self.app, self.ownership
-        # Faust starts tasks, the heartbeat among them, when the first recovery has ended.
+        # The heartbeat starts with the app; until then torch or a taken folder may hold the thread.
         yield Progress("the event loop", self._heartbeat, idle=app.should_stop or not self._heartbeat)
         recovering = app.rebalancing and not ownership.recovered
         yield Progress("recovery", (app.consumer_generation_id, ownership.n_replayed), idle=not recovering)

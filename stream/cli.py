@@ -47,7 +47,10 @@ COMMANDS = {
     "erase": Target("stream.commands.erase", "erase", "Forget a user everywhere, and print a receipt."),
     "evaluate": Target("stream.commands.model", "evaluate", "Compare embeddings with plain bags on known tasks."),
     "export": Target("stream.commands.export", "export", "Write bags, items or embeddings as JSON lines."),
+    "exporter": Target("stream.commands.lag", "exporter", "Serve the group's lag for Prometheus."),
     "inspect": Target("stream.commands.inspect", "inspect", "Show what is known of a user, or the ledger."),
+    "lag": Target("stream.commands.lag", "lag", "Show how far the group is behind, workers or not."),
+    "metrics": Target("stream.commands.metrics", "metrics", "Print the table of all metrics."),
     "produce": Target("stream.commands.produce", "produce", "Send a file's events to the events topic."),
     "settings": Target("stream.commands.settings", "settings", "List every setting, its variable and its value."),
     "topics": Target("stream.commands.topics", "topics", "Create or check the topics."),
@@ -57,7 +60,7 @@ COMMANDS = {
 }
 _HELP = "stream.help"
 # These must work, and explain, when the settings are wrong.
-_WITHOUT_SETTINGS = {"settings"}
+_WITHOUT_SETTINGS = {"metrics", "settings"}
 
 
 class LazyGroup(click.Group):

@@ -10,22 +10,25 @@ from typing import Final, NoReturn
 
 from state.errors import SpaceMismatch
 from stream.errors import LurmError
+from stream.exits import ENDING
 
 # EX_SOFTWARE of sysexits.h: a supervisor restarts the worker, which then recovers.
 EXIT_FATAL: Final = 70
 EXIT_MISUSE: Final = 2
 
 
-def die(reason: BaseException | str) -> NoReturn:
+def die(reason: BaseException | str, how: str | None = None) -> NoReturn:
     """Log why and end the process; operator errors keep their exit code and are one line, all else is 70."""
+    exit_code = exit_code_of(reason)
     logging.getLogger("lurm").critical(
         "the worker ends: %s",
         reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}",
         exc_info=None if isinstance(reason, str | LurmError | SpaceMismatch) else reason,
+        extra={ENDING: how or ("failed" if exit_code == EXIT_FATAL else "refused")},
     )
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(exit_code_of(reason))
+    os._exit(exit_code)
 
 
 def exit_code_of(reason: BaseException | str) -> int:

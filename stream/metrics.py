@@ -1,14 +1,19 @@
-"""Everything the worker counts, in a registry of its own. Names ``lurm_<noun>_<unit>[_total]``; closed label sets."""
+"""Everything the worker counts, in a registry of its own. Names ``lurm_<noun>_<unit>[_total]``; closed label sets.
+
+The help of a metric is its documentation: one sentence that says what it is, then what to do about it. `lurm metrics`
+prints the table.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from state.record import Ledger
 from stream.events import Reason
+from stream.exits import ENDINGS
 
 OUTCOMES: Final = ("received", "applied", "skipped", "rejected")
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -20,62 +25,251 @@ class WorkerMetrics:
     """The worker's metrics; every label value exists from the start: an absent series is an absent worker."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.events = Counter("lurm_events", "Source records by outcome", ["outcome"], registry=registry)
-        self.rejections = Counter("lurm_rejections", "Rejected events by reason", ["reason"], registry=registry)
-        self.unknown_items = Counter("lurm_unknown_items", "Events of items without an interest", registry=registry)
-        self.lost = Counter("lurm_lost_events", "Unread events that retention deleted", registry=registry)
-        self.batch_events = Histogram("lurm_batch_events", "Events per batch", registry=registry, buckets=_SIZES)
+        self.registry = CollectorRegistry()
+        self._add_events()
+        self._add_partitions()
+        self._add_encoding()
+        self._add_recovery()
+        self._add_storage()
+        self._add_process()
+        self._touch_labels()
+
+    def _add_events(self) -> None:
+        registry = self.registry
+        self.events = Counter(
+            "lurm_events",
+            "Source records by outcome: received = applied + skipped + rejected. A sum that is off: LurmLedgerBroken.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "lurm_rejections",
+            "Rejected events by reason. Read the dead letters of the growing reason and mend its producer.",
+            ["reason"],
+            registry=registry,
+        )
+        self.unknown_items = Counter(
+            "lurm_unknown_items",
+            "Events of items without an interest. A growing share: train a bundle that knows the new items.",
+            registry=registry,
+        )
+        self.lost = Counter(
+            "lurm_lost_events",
+            "Unread events that retention deleted. Lengthen the source's retention, find why workers were away.",
+            registry=registry,
+        )
+        self.batch_events = Histogram(
+            "lurm_batch_events",
+            "Events per batch. Grows with the load; always at kafka.poll_events: add workers.",
+            registry=registry,
+            buckets=_SIZES,
+        )
         self.stage = Histogram(
-            "lurm_stage_seconds", "Time of a batch per stage", ["stage"], registry=registry, buckets=_FAST
+            "lurm_stage_seconds",
+            "Time of a batch per stage. The stage that grew is the one to look at; store: the disk.",
+            ["stage"],
+            registry=registry,
+            buckets=_FAST,
         )
         self.changelog = Histogram(
-            "lurm_changelog_seconds", "Transaction of a batch, begin to commit", registry=registry, buckets=_FAST
+            "lurm_changelog_seconds",
+            "Transaction of a batch, begin to commit. Slow: look at the broker's request times and replicas.",
+            registry=registry,
+            buckets=_FAST,
         )
-        self.lag = Gauge("lurm_consumer_lag_events", "Source records not applied yet", ["partition"], registry=registry)
-        self.lag_s = Gauge(
-            "lurm_consumer_lag_seconds",
-            "Age of the newest applied record while behind",
+
+    def _add_partitions(self) -> None:
+        registry = self.registry
+        self.lag = Gauge(
+            "lurm_consumer_lag_events",
+            "Source records not applied yet. Grows: LurmLagGrowing; when no worker runs ask lurm_group_lag_events.",
             ["partition"],
             registry=registry,
         )
-        self.dirty = Gauge("lurm_dirty_users", "Users that wait for a new embedding", registry=registry)
-        self.oldest_mark_s = Gauge("lurm_dirty_oldest_seconds", "Age of the oldest dirty mark", registry=registry)
-        self.encode = Histogram("lurm_encode_seconds", "Encoding of one batch", registry=registry, buckets=_FAST)
-        self.encode_users = Histogram("lurm_encode_users", "Users per encoded batch", registry=registry, buckets=_SIZES)
-        self.published = Counter("lurm_embeddings_published", "Acknowledged embeddings", registry=registry)
+        self.lag_s = Gauge(
+            "lurm_consumer_lag_seconds",
+            "Age of the newest applied record while behind. As for lurm_consumer_lag_events.",
+            ["partition"],
+            registry=registry,
+        )
+        self.last_commit = Gauge(
+            "lurm_last_commit_timestamp_seconds",
+            "Unix time of the partition's last committed transaction. Old while there is lag: LurmNoCommit.",
+            ["partition"],
+            registry=registry,
+        )
+        self.partitions = Gauge(
+            "lurm_partitions",
+            "Partitions held. Their sum over all workers is the source's; if not, a worker is missing or rebalancing.",
+            ["role"],
+            registry=registry,
+        )
+        self.rebalances = Counter(
+            "lurm_rebalances",
+            "Assignments received from the group. Keeps growing: LurmRebalancing.",
+            registry=registry,
+        )
+
+    def _add_encoding(self) -> None:
+        registry = self.registry
+        self.dirty = Gauge(
+            "lurm_dirty_users",
+            "Users that wait for a new embedding. Grows: encoding is slower than the change, add workers or a GPU.",
+            registry=registry,
+        )
+        self.oldest_mark_s = Gauge(
+            "lurm_dirty_oldest_seconds",
+            "Age of the oldest dirty mark. Above a few encode intervals: LurmEncodingBehind.",
+            registry=registry,
+        )
+        self.encode = Histogram(
+            "lurm_encode_seconds",
+            "Encoding of one batch. Slow: look for the device in lurm_model_info, and at what else uses it.",
+            registry=registry,
+            buckets=_FAST,
+        )
+        self.encode_users = Histogram(
+            "lurm_encode_users",
+            "Users per encoded batch. Always at encode.batch_users: encoding has a backlog.",
+            registry=registry,
+            buckets=_SIZES,
+        )
+        self.published = Counter(
+            "lurm_embeddings_published",
+            "Acknowledged embeddings. Stands still while users are dirty: LurmEncodingBehind.",
+            registry=registry,
+        )
+        self.publish = Histogram(
+            "lurm_publish_seconds",
+            "Transaction of a batch of embeddings, begin to commit. Slow: look at the broker, as for the changelog.",
+            registry=registry,
+            buckets=_FAST,
+        )
         self.freshness = Histogram(
             "lurm_freshness_seconds",
-            "Kafka record time of a user's first unpublished event to the acknowledged embedding",
+            "Kafka record time of a user's first unpublished event to the acknowledged embedding."
+            " Late: LurmFreshnessBurnFast; compare lag and dirty users to see which half is slow.",
             registry=registry,
             buckets=_SLOW,
         )
-        self.rolled_up = Counter("lurm_rolled_up_rows", "Day rows moved into coarser periods", registry=registry)
-        self.erasures = Counter("lurm_erasures", "Erasures done, one per partition", registry=registry)
-        self.recovery_remaining = Gauge("lurm_recovery_remaining_rows", "Changelog offsets to read", registry=registry)
-        self.recovery_eta_s = Gauge(
-            "lurm_recovery_eta_seconds", "Estimated rest of the recovery, NaN until there is a speed", registry=registry
+        self.norm = Gauge(
+            "lurm_embedding_norm",
+            "Mean length of the vectors of the last encoded batch. Moves away for days: the users or the items"
+            " changed, evaluate the model again.",
+            registry=registry,
         )
-        self.standby_lag = Gauge("lurm_standby_lag_rows", "Changelog offsets standbys are behind", registry=registry)
-        self.replayed = Counter("lurm_replayed_rows", "Changelog records applied", registry=registry)
-        self.partitions = Gauge("lurm_partitions", "Partitions held", ["role"], registry=registry)
-        self.rocksdb_memory = Gauge("lurm_rocksdb_memory_bytes", "RocksDB memory", ["kind"], registry=registry)
-        self.rocksdb_disk = Gauge("lurm_rocksdb_disk_bytes", "Bytes of all databases", registry=registry)
-        self.rows = Gauge("lurm_rows", "Estimated rows in all databases", registry=registry)
-        self.ready = Gauge("lurm_ready", "1 when every assigned partition is recovered", registry=registry)
-        self.model = Info("lurm_model", "Model and interest space in use", registry=registry)
-        self._touch_labels()
+        self.rolled_up = Counter(
+            "lurm_rolled_up_rows",
+            "Day rows moved into coarser periods. Peaks after a month's turn; nothing to do.",
+            registry=registry,
+        )
+        self.erasures = Counter(
+            "lurm_erasures",
+            "Erasures done, one per partition. Less than partitions times `lurm erase`: a partition has no worker.",
+            registry=registry,
+        )
+
+    def _add_recovery(self) -> None:
+        registry = self.registry
+        self.ready = Gauge(
+            "lurm_ready",
+            "1 when every partition held is recovered, as /readyz says. 0 for long: LurmRecoverySlow.",
+            registry=registry,
+        )
+        self.recovery_remaining = Gauge(
+            "lurm_recovery_remaining_rows",
+            "Changelog offsets to read until recovered. Does not fall: look at the broker and the disk.",
+            registry=registry,
+        )
+        self.recovery_eta_s = Gauge(
+            "lurm_recovery_eta_seconds",
+            "Estimated rest of the recovery, NaN until there is a speed. Too long: keep disks, use standbys.",
+            registry=registry,
+        )
+        self.standby_lag = Gauge(
+            "lurm_standby_lag_rows",
+            "Changelog offsets standbys are behind. Grows: a take-over will take as long as reading them.",
+            registry=registry,
+        )
+        self.replayed = Counter(
+            "lurm_replayed_rows",
+            "Changelog records applied by recovery and standby. Large after restarts: disks are not kept.",
+            registry=registry,
+        )
+
+    def _add_storage(self) -> None:
+        registry = self.registry
+        self.rocksdb_memory = Gauge(
+            "lurm_rocksdb_memory_bytes",
+            "RocksDB memory. Bounded by state.cache_bytes and state.memtable_bytes: lower them when memory is short.",
+            ["kind"],
+            registry=registry,
+        )
+        self.rocksdb_disk = Gauge(
+            "lurm_rocksdb_disk_bytes",
+            "Bytes of all databases. Size the disk for twice this: compaction needs room.",
+            registry=registry,
+        )
+        self.rocksdb_compaction = Gauge(
+            "lurm_rocksdb_compaction_bytes",
+            "Bytes that wait for compaction. Grows without end: the disk is too slow for the writes.",
+            registry=registry,
+        )
+        self.rows = Gauge(
+            "lurm_rows",
+            "Estimated rows in all databases. Grows with users and days until roll-up; plan disks with it.",
+            registry=registry,
+        )
+        self.disk = Gauge(
+            "lurm_disk_bytes",
+            "The file system of the state. Free runs out: LurmDiskFull.",
+            ["kind"],
+            registry=registry,
+        )
+
+    def _add_process(self) -> None:
+        registry = self.registry
+        self.build = Info(
+            "lurm_build", "Version, and application of this process. More than one version: finish the rollout.",
+            registry=registry,
+        )  # fmt: skip
+        self.model = Info(
+            "lurm_model",
+            "Model, spaces and device in use. More than one model: finish the rollout (LurmMixedModels).",
+            registry=registry,
+        )
+        self.exits = Counter(
+            "lurm_exits",
+            "How earlier processes on this state folder ended. watchdog, failed or killed grows: LurmWorkerExits.",
+            ["how"],
+            registry=registry,
+        )
+        self.log_messages = Counter(
+            "lurm_log_messages",
+            "Warnings and errors logged, by library. aiokafka's grow: the broker refuses or is away, read the log.",
+            ["source", "level"],
+            registry=registry,
+        )
+        # CPU, memory and open files of the process, and when it started.
+        ProcessCollector(namespace="lurm", registry=registry)
 
     def _touch_labels(self) -> None:
         for outcome in OUTCOMES:
             self.events.labels(outcome)
         for reason in Reason:
             self.rejections.labels(reason.value)
+        for how in ENDINGS:
+            self.exits.labels(how)
 
     def count(self, ledger: Ledger) -> None:
         """Add what one batch did to the conservation ledger."""
         for outcome in OUTCOMES:
             self.events.labels(outcome).inc(getattr(ledger, outcome))
+
+    def forget(self, partition: int) -> None:
+        """Stop reporting a partition: it is another worker's."""
+        for gauge in (self.lag, self.lag_s, self.last_commit):
+            gauge.remove(str(partition))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

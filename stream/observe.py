@@ -1,10 +1,13 @@
-"""Reads the gauges off Faust, aiokafka and RocksDB once a second: lag, recovery, dirty users, memory."""
+"""Reads the gauges off Faust, aiokafka and RocksDB once a second: lag, recovery, dirty users, memory, disk."""
 
+import logging
 import math
-from typing import Any
+import shutil
+from typing import Any, Final
 
 from aiokafka import TopicPartition
 
+from stream.metrics import WorkerMetrics
 from stream.ownership import Ownership
 
 
@@ -25,18 +28,15 @@ class Observer:
         self._observe_state(now_s)
 
     def _observe_lag(self, now_s: float) -> None:
-        held = self._ownership.partitions if self._ownership.recovered else {}
         self.behind = False
-        for number, partition in held.items():
+        if not self._ownership.recovered:
+            return  # what was seen last holds until the rebalance is over
+        for number, partition in self._ownership.partitions.items():
             lag = max(0, self._readable_end(number) - partition.next_offset)
             self.behind = self.behind or lag > 0
             self._metrics.lag.labels(str(number)).set(lag)
             behind_s = now_s - partition.newest_applied_ms / 1000 if lag and partition.newest_applied_ms else 0.0
             self._metrics.lag_s.labels(str(number)).set(max(0.0, behind_s))
-        # A partition that went to another worker is that worker's to report.
-        for labels in [labels for labels in self._metrics.lag._metrics if int(labels[0]) not in held]:  # noqa: SLF001
-            self._metrics.lag.remove(*labels)
-            self._metrics.lag_s.remove(*labels)
 
     def _readable_end(self, number: int) -> int:
         """The last stable offset: beyond it stand only records of open transactions."""
@@ -55,7 +55,7 @@ class Observer:
         metrics.recovery_remaining.set(remaining)
         metrics.recovery_eta_s.set(self._eta_s(now_s, remaining))
         metrics.standby_lag.set(sum(max(0, n) for n in recovery.standby_remaining().values()))
-        metrics.ready.set(self._ownership.recovered)
+        metrics.ready.set(self._ownership.ready)
         owned = len(self._ownership.partitions)
         metrics.partitions.labels("active").set(owned)
         metrics.partitions.labels("standby").set(max(0, len(self._ownership.stores) - owned))
@@ -78,6 +78,30 @@ class Observer:
         metrics.oldest_mark_s.set(max(0.0, now_s - min(oldest) / 1000) if oldest else 0.0)
         sizes = [store.sizes() for store in self._ownership.stores.values()]
         metrics.rocksdb_disk.set(sum(size["disk_bytes"] for size in sizes))
+        metrics.rocksdb_compaction.set(sum(size["compaction_bytes"] for size in sizes))
         metrics.rows.set(sum(size["rows"] for size in sizes))
         for kind, n_bytes in self._ownership.memory().items():
             metrics.rocksdb_memory.labels(kind).set(n_bytes)
+        disk = shutil.disk_usage(self._ownership.folder)
+        metrics.disk.labels("free").set(disk.free)
+        metrics.disk.labels("total").set(disk.total)
+
+
+class LogCounter(logging.Handler):
+    """Counts warnings and errors by the library that logs them: what clients retry is seen nowhere else."""
+
+    _SOURCES: Final = ("aiokafka", "faust", "lurm")
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        super().__init__(logging.WARNING)
+        self._messages = {
+            (source, level): metrics.log_messages.labels(source, level)
+            for source in (*self._SOURCES, "other")
+            for level in ("warning", "error")
+        }
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one record."""
+        library = record.name.partition(".")[0]
+        source = library if library in self._SOURCES else "other"
+        self._messages[source, "error" if record.levelno >= logging.ERROR else "warning"].inc()

@@ -73,6 +73,9 @@ class Partition:
         self._changelog, self._embeddings = changelog, embeddings
         self._order = asyncio.Lock()
         self._noted_at_s = perf_counter()
+        # Until there is a commit, what counts is since when we could have made one.
+        self._last_commit = shared.metrics.last_commit.labels(str(self.number))
+        self._last_commit.set(shared.now_ms() / 1000)
 
     def activate(self) -> None:
         """Recovery is complete: check what was recovered, and walk over everybody if the model is another."""
@@ -190,7 +193,9 @@ class Partition:
         """Write embeddings, and clear the marks of the users they cover once the broker has acknowledged them."""
         shared = self._shared
         if embeddings:
+            start = perf_counter()
             await self._embeddings.transact("encode", {shared.names.embeddings: embeddings}, shared.now_ms())
+            shared.metrics.publish.observe(perf_counter() - start)
         self.store.clear_marks(self.store.marks.publish(taken))
         passing("encode.cleared")
 
@@ -233,6 +238,7 @@ class Partition:
         last = await self._changelog.transact(cause, outputs, self._shared.now_ms(), source)
         self._noted_at_s = perf_counter()
         self._shared.metrics.changelog.observe(self._noted_at_s - start)
+        self._last_commit.set(self._shared.now_ms() / 1000)
         return last[names.changelog]
 
     def _count(self, ledger: Ledger, rejected: Sequence[Rejection], n_unknown_items: int) -> None:

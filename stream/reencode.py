@@ -38,6 +38,11 @@ class EncodedUsers:
     event_time_ms: Int64
     to_roll_up: list[bytes]
 
+    @property
+    def mean_norm(self) -> float:
+        """The mean length of the users' vectors, each taken as one."""
+        return float(np.linalg.norm(self.vectors.reshape(len(self.users), -1), axis=1).mean()) if self.users else 0.0
+
 
 class Reencoder:
     """Runs the encode cycles of a worker."""
@@ -84,6 +89,7 @@ class Reencoder:
         now_ms = self._ownership.shared.now_ms()
         metrics = self._ownership.shared.metrics
         metrics.published.inc(len(encoded.users))
+        metrics.norm.set(encoded.mean_norm)
         for mark in taken.values():
             metrics.freshness.observe(max(0.0, (now_ms - mark.first_ms) / 1000))
         for users in _chunks(encoded.to_roll_up, _ROLL_UP_USERS):

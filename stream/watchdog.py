@@ -7,11 +7,15 @@ progress, each with the time it last changed; the limits are the caller's.
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from stream.fatal import die
 
 _PERIOD_S = 1.0
+
+
+def _die(reason: str) -> NoReturn:
+    die(reason, "watchdog")
 
 
 class Progress(NamedTuple):
@@ -30,7 +34,7 @@ class Watchdog(threading.Thread):
         progress: Callable[[], Iterable[Progress]],
         dead: Callable[[], Iterable[str]],
         stuck_s_max: float,
-        end: Callable[[str], object] = die,
+        end: Callable[[str], object] = _die,
     ) -> None:
         super().__init__(name="lurm-watchdog", daemon=True)
         self._progress = progress

@@ -23,6 +23,7 @@ NEEDS_BROKER = [
     ["export", "embeddings"],
     ["inspect", "ann"],
     ["inspect", "--ledger"],
+    ["lag"],
 ]
 HERE = [
     name

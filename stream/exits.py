@@ -1,0 +1,48 @@
+"""How earlier processes on a state folder ended, counted in a file beside the state: the dead cannot be scraped."""
+
+import json
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+# stopped: by a signal; refused: an operator must act (exit 1, 2); failed: in doubt (70); watchdog: no progress (70);
+# killed: without a word (kill -9, out of memory, power).
+ENDINGS: Final = ("stopped", "refused", "failed", "watchdog", "killed")
+# The attribute of a log record that says the process ends, and how.
+ENDING: Final = "lurm_ending"
+
+
+class ExitLog(logging.Handler):
+    """Counts endings; takes them from the log, since whoever ends a process logs why.
+
+    Invariant: a process that is gone was counted once, if not by itself then as killed by its successor.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(logging.CRITICAL)
+        self._file = file
+        self.counts = dict.fromkeys(ENDINGS, 0)
+        with suppress(OSError, ValueError):
+            found = json.loads(file.read_text())
+            self.counts |= {how: int(found["counts"][how]) for how in ENDINGS}
+            self.counts["killed"] += bool(found["running"])
+        self._write(running=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count the ending that this record tells of."""
+        how = getattr(record, ENDING, None)
+        if how is not None:
+            self.note(how)
+
+    def note(self, how: str) -> None:
+        """Count how this process ends."""
+        self.counts[how] += 1
+        self._write(running=False)
+
+    def _write(self, *, running: bool) -> None:
+        # A full disk must not keep a worker from ending, or from saying why.
+        with suppress(OSError):
+            new = self._file.with_suffix(".new")
+            new.write_text(json.dumps({"running": running, "counts": self.counts}))
+            new.replace(self._file)
