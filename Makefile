@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test lint format generate bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint: $(READY) ## style, types, layers
 format: $(READY) ## rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: $(READY) ## write again what is made from code: deploy/METRICS.md
+	$(BIN)/lurm metrics > deploy/METRICS.md
 
 bench: $(READY) ## measure this machine; needs KAFKA_HOME for the peers on real Kafka
 	$(BIN)/python -m tests.bench
