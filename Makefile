@@ -37,8 +37,9 @@ format: $(READY) ## rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: $(READY) ## write again what is made from code: deploy/METRICS.md
+generate: $(READY) ## write again what is made from code: deploy/METRICS.md and the dashboard
 	$(BIN)/lurm metrics > deploy/METRICS.md
+	$(BIN)/python deploy/grafana/dashboard.py > deploy/grafana/lurm.json
 
 bench: $(READY) ## measure this machine; needs KAFKA_HOME for the peers on real Kafka
 	$(BIN)/python -m tests.bench
