@@ -5,6 +5,7 @@ The way of an event: `transport` (fetched batch) -> here -> `partition` (one tra
 """
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -44,6 +45,9 @@ logger = logging.getLogger("lurm")
 TRANSPORT: Final = "lurm"
 STORE: Final = "lurmbags"
 TABLE: Final = "bags"
+# A batch makes some 100,000 short-lived objects without cycles; at Python's threshold of 700 the garbage collector
+# would look at all of them again and again, which costs as much as decoding.
+_GC_THRESHOLDS: Final = (200_000, 20, 20)
 # Batches in flight per partition: one in its transaction, one decoded behind it.
 _BATCHES_PER_PARTITION: Final = 2
 
@@ -98,6 +102,9 @@ class Worker:
         )
         logger.info("serving metrics: address=%s:%d", self.settings.metrics.host, health.port)
         exits = self._count_exits()
+        # What stands now stays: the model, the codebook, the modules.
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         worker = faust.Worker(self.app, loglevel="WARN", redirect_stdouts=False, override_logging=False, quiet=True)
         worker.spinner = None
         try:

@@ -119,7 +119,7 @@ class EventDecoder:
         """Columns of the acceptable events, and the rest with its reasons."""
         rejected: list[Rejection] = []
         kept, events = self._parse(records, rejected)
-        ts_ms = np.fromiter([event.ts for event in events], np.int64, len(events))
+        ts_ms = np.array([event.ts for event in events], np.int64)
         late = self._time_reasons(ts_ms, now_ms)
         if late:
             rejected += [Rejection(kept[i], reason, f"ts={events[i].ts} now={now_ms}") for i, reason in late.items()]
@@ -134,7 +134,7 @@ class EventDecoder:
         n = len(records)
         index: dict[bytes | None, int] = {}
         add = index.setdefault
-        user = np.fromiter([add(record.key, len(index)) for record in records], np.int64, n)
+        user = np.array([add(record.key, len(index)) for record in records], np.int64)
         interest, n_unknown = self._interests(events)
         weight = np.ones(n, np.uint32)
         if self._weights:
@@ -146,15 +146,15 @@ class EventDecoder:
             interest=interest,
             weight=weight,
             ts_ms=ts_ms,
-            offset=np.fromiter([record.offset for record in records], np.int64, n),
-            record_ms=np.fromiter([record.timestamp for record in records], np.int64, n),
+            offset=np.array([record.offset for record in records], np.int64),
+            record_ms=np.array([record.timestamp for record in records], np.int64),
             rejected=rejected,
             n_unknown_items=n_unknown,
         )
 
     def _interests(self, events: Sequence[Event]) -> tuple[UInt32, int]:
         get = self._codebook.interest_of.get
-        found = np.fromiter([get(event.item_id, -1) for event in events], np.int64, len(events))
+        found = np.array([get(event.item_id, -1) for event in events], np.int64)
         for i in np.flatnonzero(found < 0).tolist():
             attributes = events[i].attributes
             found[i] = self._assign(attributes) if attributes else self._codebook.unknown
@@ -208,7 +208,10 @@ class EventDecoder:
             events: list[Event] = self._one.decode_lines(joined)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        return events if len(events) == len(records) and _ids_fit(records, events) else None
+        # Without escapes and in ASCII no id can have more bytes than characters, whose number is checked above.
+        plain = joined.isascii() and b"\\" not in joined
+        fit = len(events) == len(records) and _are_keys(events, records) and (plain or _ids_fit(events))
+        return events if fit else None
 
     def _parse_one_by_one(
         self,
@@ -241,19 +244,22 @@ class EventDecoder:
         return event
 
 
-def _ids_fit(records: Sequence[SourceRecord], events: Sequence[Event]) -> bool:
-    """Every key is its event's user id, and every id is well formed."""
-    keys = [record.key for record in records]
-    users: dict[bytes | None, str | None] = dict.fromkeys(keys)
-    for key in users:
-        if key is None or len(key) > ID_BYTES_MAX or b"\0" in key:
-            return False
-        users[key] = key.decode("utf-8", "replace")
-    if [event.user_id for event in events] != [users[key] for key in keys]:
+def _are_keys(events: Sequence[Event], records: Sequence[SourceRecord]) -> bool:
+    """Whether each event's user id is its record's key, none of them with a NUL."""
+    keys = [record.key for record in records if record.key is not None]
+    joined = b"\0".join(keys)
+    # Surrogates have no UTF-8, so an id with one equals no key.
+    users = "\0".join([event.user_id for event in events]).encode("utf-8", "replace")
+    return len(keys) == len(events) and users == joined and joined.count(b"\0") == max(len(keys) - 1, 0)
+
+
+def _ids_fit(events: Sequence[Event]) -> bool:
+    """Whether all ids are valid unicode and short enough in bytes."""
+    try:
+        longest = max(max(len(event.user_id.encode()), len(event.item_id.encode())) for event in events)
+    except UnicodeEncodeError:
         return False
-    # An id of n characters has at most 4 n bytes, so only long ones need to be measured.
-    long = [event.item_id for event in events if len(event.item_id) > ID_BYTES_MAX // 4]
-    return all(len(item.encode()) <= ID_BYTES_MAX for item in long)
+    return longest <= ID_BYTES_MAX
 
 
 def _refuse_bad_ids(key: bytes | None, event: Event) -> None:
