@@ -4,6 +4,7 @@ The tools use kafka-python; the worker has clients of its own. No client here cr
 """
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -97,9 +98,11 @@ def _connect(kafka: Kafka) -> KafkaAdminClient:
     deadline = time.monotonic() + kafka.start_deadline_s
     arguments = client_arguments(kafka)
     while True:
-        left_s = deadline - time.monotonic()
-        arguments["bootstrap_timeout_ms"] = int(max(0.1, min(_ATTEMPT_S, left_s)) * 1000)
+        left_s = max(0.1, min(_ATTEMPT_S, deadline - time.monotonic()))
+        arguments["bootstrap_timeout_ms"] = int(left_s * 1000)
         try:
+            # kafka-python leaves sockets open when nobody listens, so that is found out first.
+            _refuse_silent(bootstrap(kafka.brokers), left_s)
             return KafkaAdminClient(**arguments)
         except (KafkaError, OSError) as error:
             if time.monotonic() + _PAUSE_S >= deadline:
@@ -108,6 +111,19 @@ def _connect(kafka: Kafka) -> KafkaAdminClient:
                     "is Kafka running? set LURM_KAFKA__BROKERS"
                 ) from error
         time.sleep(_PAUSE_S)
+
+
+def _refuse_silent(addresses: list[str], timeout_s: float) -> None:
+    """**Raises** `OSError` when none of these addresses accepts a connection."""
+    for i, address in enumerate(addresses, start=1):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+        except OSError:
+            if i == len(addresses):
+                raise
+        else:
+            return
 
 
 def _first_line(error: Exception) -> str:
