@@ -6,7 +6,7 @@ not applied yet.
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from typing import NamedTuple, Self
 
@@ -38,17 +38,17 @@ class LagReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stack = ExitStack()
-        self._admin = self._stack.enter_context(admin(settings))
-        arguments = consumer_arguments(settings.kafka) | {"max_partition_fetch_bytes": _FETCH_BYTES}
-        self._consumer = KafkaConsumer(**arguments)
-        self._stack.callback(self._consumer.close)
+        with ExitStack() as stack:
+            self._admin = stack.enter_context(admin(settings))
+            arguments = consumer_arguments(settings.kafka) | {"max_partition_fetch_bytes": _FETCH_BYTES}
+            self._consumer = stack.enter_context(closing(KafkaConsumer(**arguments)))
+            self._open = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._open.close()
 
     def read(self, now_s: float) -> list[PartitionLag]:
         """Every partition of the source. **Raises** `ConfigInvalid` when there is no such topic."""

@@ -17,7 +17,7 @@ def alerts() -> list[dict]:
     return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
-@pytest.mark.parametrize("arguments", [("check", "rules", RULES.name), ("test", "rules", TESTS.name)])
+@pytest.mark.parametrize("arguments", [("check", "config", "prometheus.yaml"), ("test", "rules", TESTS.name)])
 def test_promtool_passes(arguments: tuple[str, ...], prometheus_tools: None) -> None:
     done = subprocess.run(["promtool", *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
