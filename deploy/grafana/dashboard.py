@@ -223,7 +223,8 @@ def made() -> dict[str, Any]:
         for panel in panels:
             board = board.with_panel(graph(panel) if isinstance(panel, Graph) else number(panel))
     inputs = {"name": "DS_PROMETHEUS", "label": "Prometheus", "type": "datasource", "pluginId": "prometheus"}
-    return {"__inputs": [inputs]} | json.loads(json.dumps(board.build(), cls=JSONEncoder))
+    needs = [{"type": "datasource", "id": "prometheus"}, {"type": "panel", "id": "timeseries"}]
+    return {"__inputs": [inputs], "__requires": needs} | json.loads(json.dumps(board.build(), cls=JSONEncoder))
 
 
 if __name__ == "__main__":

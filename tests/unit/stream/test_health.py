@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from stream.errors import ConfigInvalid
 from stream.health import HealthServer
+from stream.watchdog import Watchdog
 
 
 class Checks:
@@ -49,6 +50,19 @@ def test_each_check_answers_for_itself(server: HealthServer, checks: Checks) -> 
     checks.ready, checks.live = True, False
     assert get(server, "/livez")[0] == 503
     assert get(server, "/readyz")[0] == 200
+
+
+def test_a_worker_whose_watchdog_is_gone_is_not_alive() -> None:
+    """Nothing would end it when it stands still, so a restart helps; all else is for the watchdog to see."""
+    dead: list[str] = []
+    watchdog = Watchdog(list, lambda: dead, 1.0, end=lambda reason: None)
+    watchdog.start()
+    server = HealthServer(("127.0.0.1", 0), CollectorRegistry(), watchdog.is_alive, lambda: False)
+    assert get(server, "/livez")[0] == 200
+    dead.append("the sender")
+    watchdog.join(30)
+    assert get(server, "/livez")[0] == 503
+    server.close()
 
 
 def test_another_page_is_not_found(server: HealthServer) -> None:
