@@ -1,0 +1,132 @@
+"""A worker under load, an exporter, and a Prometheus that scrapes both: real processes on free ports of 127.0.0.1."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stream.embedded_broker import free_ports
+from stream.settings import Metrics, Settings
+from tests.brokers import Broker, environment_of, producer
+from tests.workers import Traffic, WorkerProcess, tiny_bundle, wait_until, worker_settings
+
+PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
+RULES = PROMETHEUS / "lurm.rules.yaml"
+# Windows, waits and ages of minutes become seconds; what counts crashes still looks back an hour.
+_SHORTER = ((r"for: \d+[mh]", "for: 1s"), (r"\[\d+m\]", "[5s]"), (r"> (60|120) and", "> 2 and"))
+
+
+class Scene:
+    """What runs, and what Prometheus answers."""
+
+    def __init__(self, settings: Settings, worker: WorkerProcess, web: str) -> None:
+        self.settings = settings
+        self.worker = worker
+        self._web = web
+
+    def query(self, expr: str) -> list[dict[str, Any]]:
+        """The samples of an instant query."""
+        return self._get(f"query?{urllib.parse.urlencode({'query': expr})}")["result"]
+
+    def firing(self) -> set[tuple[str, str]]:
+        """Alerts that fire, with the label that tells which of several, if any."""
+        alerts = self._get("alerts")["alerts"]
+        return {
+            (each["labels"]["alertname"], each["labels"].get("how", "")) for each in alerts if each["state"] == "firing"
+        }
+
+    def wait_firing(self, alert: str, how: str = "") -> None:
+        """Wait until this alert fires."""
+        wait_until(lambda: (alert, how) in self.firing(), explain=lambda: (self.firing(), self.worker.output()))
+
+    def _get(self, path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://{self._web}/api/v1/{path}", timeout=10) as answer:
+            return json.load(answer)["data"]
+
+
+@contextmanager
+def scene(broker: Broker, folder: Path) -> Iterator[Scene]:
+    """Start everything, and wait until Prometheus has seen the worker at work and the exporter."""
+    tiny_bundle().save(folder / "bundle")
+    port, exporter_port, web_port = free_ports(3)
+    settings = worker_settings(broker.brokers, folder, folder / "bundle", metrics=Metrics(port=port))
+    web = f"127.0.0.1:{web_port}"
+    with ExitStack() as stack:
+        worker = stack.enter_context(WorkerProcess(settings, folder / "worker.log"))
+        made = Scene(settings, worker.start(), web)
+        exporter = [sys.executable, "-m", "stream.cli", "exporter", "--port", str(exporter_port), "--interval-s", "0.5"]
+        stack.enter_context(running(exporter, folder / "exporter.log", environment_of(settings)))
+        config = prometheus_config(folder, port, exporter_port)
+        prometheus = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+        stack.enter_context(running([*prometheus, f"--web.listen-address={web}"], folder / "prometheus.log", {}))
+        worker.ready()
+        stack.enter_context(Traffic(settings, seed=6).flowing(200))
+        stack.enter_context(poison(settings))
+        wait_until(lambda: answers(made, "rate(lurm_freshness_seconds_count[5s]) > 0"), explain=worker.output)
+        wait_until(lambda: answers(made, "lurm_group_committed_offset > 0"), explain=worker.output)
+        yield made
+
+
+def answers(made: Scene, expr: str) -> bool:
+    """Whether Prometheus runs and has data for this expression."""
+    try:
+        return bool(made.query(expr))
+    except OSError:
+        return False
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A process, ended by its own pid."""
+    with log.open("wb") as file:
+        child = subprocess.Popen(command, env=environment or None, stdout=file, stderr=file)
+    try:
+        yield
+    finally:
+        child.terminate()
+        child.wait(30)
+
+
+def prometheus_config(folder: Path, port: int, exporter_port: int) -> Path:
+    """The example of deploy/, with our ports, a scrape a second and the rules' waits shortened."""
+    rules = RULES.read_text(encoding="utf-8")
+    for pattern, shorter in _SHORTER:
+        rules, n = re.subn(pattern, shorter, rules)
+        assert n, pattern
+    (folder / "rules.yaml").write_text(rules, encoding="utf-8")
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text(encoding="utf-8"))
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(folder / "rules.yaml")]
+    for job, job_port in zip(config["scrape_configs"], (port, exporter_port), strict=True):
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{job_port}"]}]
+    file = folder / "prometheus.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return file
+
+
+@contextmanager
+def poison(settings: Settings) -> Iterator[None]:
+    """Ten events a second that are none."""
+    stop = threading.Event()
+
+    def flow() -> None:
+        with producer(settings) as client:
+            while not stop.wait(0.1):
+                client.send(settings.topics.events, b"{", b"ann")
+
+    thread = threading.Thread(target=flow)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
