@@ -162,6 +162,9 @@ ENCODER = (
         Query(mean("lurm_encode_users"), "mean"),
     )),
     Graph("Encoding of a batch", "s", "", quantiles("lurm_encode_seconds")),
+    Graph("Hidden cache", "cps", "Users encoded from it, and without: a miss costs a whole life.", (
+        Query(f"sum by (outcome) (rate(lurm_encode_cache_total{{{W}}}{RATE}))", "{{outcome}}"),
+    )),
     Graph("Users encoded", "cps", "", (Query(f"sum(rate(lurm_encode_users_sum{{{W}}}{RATE}))", "users"),)),
 )  # fmt: skip
 MODEL = (
