@@ -1,32 +1,76 @@
+import json
+
+from stream.embedding import Erased
 from stream.settings import Settings
-from tests.erasures import check_exact_without, erased, events_by_place, totals
-from tests.plain import PlainEvent
+from tests.brokers import producer
+from tests.erasures import check_exact_without, erased, life, lurm
 from tests.worker.conftest import MakeWorker
-from tests.workers import FIRST_DAY, MS_PER_DAY, Traffic, check_exact, check_published, wait_applied
+from tests.workers import Traffic, all_published, check_exact, check_published, wait_applied
 
 
 def test_an_erased_user_is_gone_and_can_begin_a_new_life(one_settings: Settings, make_worker: MakeWorker) -> None:
-    traffic = Traffic(one_settings, seed=61)
-    life = [PlainEvent(b"ann", number % 7, (FIRST_DAY + number) * MS_PER_DAY) for number in range(5)]
+    traffic, ann = Traffic(one_settings, seed=61), life("ann", 5)
     traffic.send(300)
-    traffic.send_these(life)
+    traffic.send_these(ann)
     worker = make_worker(one_settings).ready()
     wait_applied(one_settings, worker)
     check_exact(one_settings, traffic.sent)
     check_published(one_settings)
+    assert lurm(one_settings, "inspect", "ann").exit_code == 0
 
     receipt = erased(one_settings, "ann")
-    assert (totals(receipt), receipt.verified.ok) == ({"rows": 5, "marks": 0, "caches": 0}, True)
-    changelog = check_exact_without(one_settings, [receipt])
-    assert b"ann" not in changelog.newest_seq()
-    (place,) = [each for each in receipt.partitions if each.removed.rows]
-    assert place.last_row_tombstone - place.first_row_tombstone == 4
-    assert place.embedding_tombstone is not None
-    assert receipt.left.rows.records == 5
+    assert (receipt.user_id, receipt.removed.rows, receipt.verified.ok) == ("ann", 5, True)
+    assert not receipt.verified.new_life
+    (held,) = [each for each in receipt.partitions if each.removed.rows]
+    assert (held.last_row_tombstone or 0) - (held.first_row_tombstone or 0) == 4
+    assert [Erased("ann")] == [each for each in all_published(one_settings) if isinstance(each, Erased)]
+    assert receipt.left.events is not None
+    assert [(each.partition, each.records) for each in receipt.left.events] == [(held.partition, 5)]
+    assert (receipt.left.rows.records, receipt.left.embeddings.records > 0) == (5, True)
+    assert b"ann" not in check_exact_without(one_settings, [receipt]).newest_seq()
+    check_unknown(one_settings, "ann")
 
-    traffic.send_these(life[:2])
+    again = erased(one_settings, "ann", "--skip-events")
+    assert (again.removed.rows, again.left.events, len(again.left.rows.note) > 0) == (0, None, True)
+    assert [each.id for each in again.earlier] == [receipt.id]
+    assert again.earlier[0].partitions == receipt.partitions
+    assert all(part.embedding_tombstone is None for part in again.partitions)
+
+    traffic.send_these(ann[:2])
     wait_applied(one_settings, worker)
-    changelog = check_exact_without(one_settings, [receipt])
-    assert b"ann" in changelog.newest_seq()
-    assert len([event for event in events_by_place(one_settings).values() if event.user == b"ann"]) == 7
-    assert worker.metric("lurm_erasures_total") == one_settings.topics.partitions
+    assert b"ann" in check_exact_without(one_settings, [receipt, again]).newest_seq()
+    assert lurm(one_settings, "inspect", "ann").exit_code == 0
+    assert worker.metric("lurm_erasures_total") == 2 * one_settings.topics.partitions
+
+
+def check_unknown(settings: Settings, user: str) -> None:
+    """No tool knows the user any more."""
+    inspected = lurm(settings, "inspect", user)
+    assert "nothing is known of the user" in str(inspected.exception)
+    for what in ("bags", "embeddings"):
+        users = {json.loads(line)["user_id"] for line in lurm(settings, "export", what).stdout.splitlines()}
+        assert users
+        assert user not in users
+    assert lurm(settings, "verify").exit_code == 0
+
+
+def test_a_receipt_names_what_cannot_be_deleted_and_an_unknown_user_leaves_zeros(
+    one_settings: Settings, make_worker: MakeWorker
+) -> None:
+    topic = one_settings.topics.events
+    with producer(one_settings) as client:
+        client.send(topic, b"{", b"ann")
+        client.send(topic, b'{"user_id":"ann","item_id":"item-1","ts":1}', b"bob")
+        client.send(topic, b"{", b"bob")
+        client.flush()
+    worker = make_worker(one_settings).ready()
+    wait_applied(one_settings, worker)
+    receipt = erased(one_settings, "ann")
+    assert receipt.removed.rows == 0
+    assert {letter.reason for letter in receipt.left.dead_letters} == {"not_json", "key_mismatch"}
+    assert all(letter.expires_at for letter in receipt.left.dead_letters)
+    assert receipt.left.control.markers == one_settings.topics.partitions
+    unknown = erased(one_settings, "nobody")
+    assert (unknown.removed.rows, unknown.removed.marks, unknown.left.dead_letters) == (0, 0, [])
+    assert (unknown.verified.ok, unknown.left.rows.records, unknown.left.embeddings.records) == (True, 0, 0)
+    assert all_published(one_settings) == []

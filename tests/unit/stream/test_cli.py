@@ -24,6 +24,7 @@ NEEDS_BROKER = [
     ["inspect", "ann"],
     ["inspect", "--ledger"],
     ["lag"],
+    ["erase", "ann"],
 ]
 HERE = [
     name
@@ -66,6 +67,12 @@ def test_the_console_script_is_installed_and_knows_its_version() -> None:
         ["inspect"],
         ["inspect", "a", "--ledger"],
         ["verify", "--sample", "0"],
+        ["erase"],
+        ["erase", ""],
+        ["erase", "ann\0"],
+        ["erase", "\udcff"],
+        ["erase", "é" * 129],
+        ["erase", "ann", "--timeout", "0"],
     ],
 )
 def test_misuse_is_one_line_and_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
