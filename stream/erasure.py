@@ -17,7 +17,7 @@ FORMAT = 1
 
 
 class Marker(Struct, frozen=True, tag="erase", tag_field="kind"):
-    """Erase this user, and every event of the user below ``end_offset`` of this partition's source.
+    """Erase this user, and every event of the user below ``end_offset`` of this partition of the topic ``source_id``.
 
     ``embedded``: the embeddings' partition shows the user, so a tombstone is due even if no row is left.
     """
@@ -27,6 +27,7 @@ class Marker(Struct, frozen=True, tag="erase", tag_field="kind"):
     end_offset: int
     embedded: bool
     requested_at_ms: int
+    source_id: str = ""
     format: int = FORMAT
 
 

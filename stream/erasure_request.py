@@ -13,7 +13,7 @@ from stream.erasure import Answer, Marker, decode, encode
 from stream.errors import LurmError
 from stream.replay import Progress, read_topic
 from stream.settings import Settings
-from stream.topics import end_offsets, ensure_control
+from stream.topics import end_offsets, ensure_control, topic_id
 
 _POLL_MS = 200
 
@@ -33,8 +33,9 @@ def request(settings: Settings, user: str, progress: Progress | None = None) -> 
     ensure_control(settings)
     embedded = _partitions_with_embedding(settings, user.encode(), progress)
     number, now_ms = uuid.uuid4().hex, time.time_ns() // 1_000_000
+    source_id = topic_id(settings, settings.topics.events) or ""
     markers = {
-        partition: Marker(number, user, end, partition in embedded, now_ms)
+        partition: Marker(number, user, end, partition in embedded, now_ms, source_id)
         for partition, end in end_offsets(settings, settings.topics.events).items()
     }
     with (

@@ -103,13 +103,13 @@ def test_a_recreated_source_forgets_erasures_of_the_one_before() -> None:
 def test_control_records_of_the_first_format_are_read() -> None:
     marker = (
         b'{"kind":"erase","id":"1f","user":"zo\xc3\xab","end_offset":7,"embedded":true,'
-        b'"requested_at_ms":1700000000000,"format":1}'
+        b'"requested_at_ms":1700000000000,"source_id":"topic","format":1}'
     )
     answer = (
         b'{"kind":"erased","id":"1f","epoch":0,"applied_below":5,"erased_below":7,"rows":3,"marks":1,"caches":0,'
         b'"changelog_after":-1,"embedding_offset":null,"erased_at_ms":1700000000001,"format":1}'
     )
-    assert decode(marker) == Marker("1f", "zoë", 7, embedded=True, requested_at_ms=1_700_000_000_000)
+    assert decode(marker) == Marker("1f", "zoë", 7, embedded=True, requested_at_ms=1_700_000_000_000, source_id="topic")
     assert decode(answer) == Answer("1f", 0, 5, 7, 3, 1, 0, -1, None, 1_700_000_000_001)
     assert [encode(each) for each in (decode(marker), decode(answer)) if each] == [marker, answer]
 
