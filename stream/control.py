@@ -90,4 +90,7 @@ class ControlReader:
             ownership = self._ownership
             return partition is not None and ownership.recovered and ownership.partitions.get(number) is partition
 
-        return partition is not None and await partition.erase(marker, next_offset, is_owned)
+        if partition is None:
+            return False
+        # A stop cancels who reads, not what has begun: its transaction would stay open for the batches behind it.
+        return await asyncio.shield(partition.erase(marker, next_offset, is_owned))
