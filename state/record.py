@@ -53,6 +53,15 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     control_offset: int = 0
     erasing: dict[str, int] = {}
 
+    def faults(self) -> list[str]:
+        """What cannot be when every source record was received once; empty as it should be.
+
+        An epoch above 0 has a ledger that spans several topics, so its offsets say nothing about it.
+        """
+        faults = [] if self.ledger.balanced else ["unbalanced"]
+        counted_twice = self.epoch == 0 and self.ledger.received > self.next_offset
+        return [*faults, "more_received_than_offsets"] if counted_twice else faults
+
     def refuse_other(self, interest_space_id: str, scales: str) -> None:
         """**Raises** `SpaceMismatch` unless the rows were counted in this interest space with these scales."""
         if self.interest_space_id != interest_space_id:

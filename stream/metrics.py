@@ -98,6 +98,17 @@ class WorkerMetrics:
             ["partition"],
             registry=registry,
         )
+        self.ledger = Gauge(
+            "lurm_ledger_events",
+            "Source records since the partition's first, by outcome, whatever restarted. As for lurm_ledger_broken.",
+            ["partition", "outcome"],
+            registry=registry,
+        )
+        self.ledger_broken = Gauge(
+            "lurm_ledger_broken",
+            "Partitions held whose ledger lost or doubled a source record. Not 0: LurmLedgerBroken.",
+            registry=registry,
+        )
         self.partitions = Gauge(
             "lurm_partitions",
             "Partitions held. Their sum over all workers is the source's; if not, a worker is missing or rebalancing.",
@@ -270,6 +281,8 @@ class WorkerMetrics:
         """Stop reporting a partition: it is another worker's."""
         for gauge in (self.lag, self.lag_s, self.last_commit):
             gauge.remove(str(partition))
+        for outcome in OUTCOMES:
+            self.ledger.remove(str(partition), outcome)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

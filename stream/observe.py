@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
-from stream.metrics import WorkerMetrics
+from stream.metrics import OUTCOMES, WorkerMetrics
 from stream.ownership import Ownership
 
 
@@ -24,6 +24,7 @@ class Observer:
     def observe(self, now_s: float) -> None:
         """Look once."""
         self._observe_lag(now_s)
+        self._observe_ledger()
         self._observe_recovery(now_s)
         self._observe_state(now_s)
 
@@ -37,6 +38,15 @@ class Observer:
             self._metrics.lag.labels(str(number)).set(lag)
             behind_s = now_s - partition.newest_applied_ms / 1000 if lag and partition.newest_applied_ms else 0.0
             self._metrics.lag_s.labels(str(number)).set(max(0.0, behind_s))
+
+    def _observe_ledger(self) -> None:
+        if not self._ownership.recovered:
+            return
+        held = self._ownership.partitions
+        for number, partition in held.items():
+            for outcome in OUTCOMES:
+                self._metrics.ledger.labels(str(number), outcome).set(getattr(partition.record.ledger, outcome))
+        self._metrics.ledger_broken.set(sum(bool(partition.record.faults()) for partition in held.values()))
 
     def _readable_end(self, number: int) -> int:
         """The last stable offset: beyond it stand only records of open transactions."""

@@ -5,6 +5,7 @@ the user's events. Wrong topics lose data silently, so a worker refuses them.
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -169,15 +170,17 @@ def n_partitions(settings: Settings, topic: str) -> int:
 
 def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     """The offset after the last record of each partition; empty when the topic does not exist."""
+    return {number: end for number, (_, end) in offset_ranges(settings, topic).items()}
+
+
+def offset_ranges(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
+    """The first offset and the one after the last of each partition; empty when the topic does not exist."""
     partitions = [TopicPartition(topic, partition) for partition in range(n_partitions(settings, topic))]
     if not partitions:
         return {}
-    with broker_errors(settings.kafka):
-        consumer = KafkaConsumer(**client_arguments(settings.kafka))
-        try:
-            return {each.partition: offset for each, offset in consumer.end_offsets(partitions).items()}
-        finally:
-            consumer.close()
+    with broker_errors(settings.kafka), closing(KafkaConsumer(**client_arguments(settings.kafka))) as consumer:
+        starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    return {each.partition: (starts[each], ends[each]) for each in partitions}
 
 
 def _create(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPlan, ...] | list[TopicPlan]) -> list[str]:

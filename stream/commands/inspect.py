@@ -12,6 +12,7 @@ from stream.bag_report import period_bags
 from stream.commands.progress import progress_bar
 from stream.embedding_record import Embedding
 from stream.errors import LurmError
+from stream.ledger_report import SourcePart, partition_report, source_parts
 from stream.replay import newest_embeddings, newest_state, scales_of
 from stream.settings import Settings
 
@@ -22,6 +23,7 @@ Examples:
   LURM_MODEL__BUNDLE=bundle lurm inspect 01069
   lurm inspect 01069 --json
   lurm inspect --ledger
+  lurm inspect --ledger --source --json
 """
 _TOP_ITEMS = 3
 
@@ -30,16 +32,19 @@ _TOP_ITEMS = 3
 @click.argument("user", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--ledger", is_flag=True, help="Instead: received = applied + skipped + rejected, per partition.")
+@click.option("--source", is_flag=True, help="With --ledger: also read the events topic, and compare.")
 @click.pass_obj
-def inspect(settings: Settings, user: str | None, *, as_json: bool, ledger: bool) -> None:
+def inspect(settings: Settings, user: str | None, *, as_json: bool, ledger: bool, source: bool) -> None:
     """Show a user's bags by period, and the last embedding; ends with 1 when nothing is known of the user.
 
     With --ledger, show what became of every event; ends with 1 when one is unaccounted for.
     """
     if (user is None) == (not ledger):
         raise click.UsageError("give either a user or --ledger")
+    if source and not ledger:
+        raise click.UsageError("--source goes with --ledger")
     if user is None:
-        _show_ledger(settings, as_json=as_json)
+        _show_ledger(settings, as_json=as_json, source=source)
     else:
         _show_user(settings, user, as_json=as_json)
 
@@ -115,25 +120,22 @@ def _top_items(settings: Settings) -> dict[int, Sequence[str]]:
     return dict(names)
 
 
-def _show_ledger(settings: Settings, *, as_json: bool) -> None:
+def _show_ledger(settings: Settings, *, as_json: bool, source: bool) -> None:
     with progress_bar("reading the changelog") as progress:
         state = newest_state(settings, progress=progress)
-    partitions = [
-        {
-            "partition": number,
-            "epoch": record.epoch,
-            "next_offset": record.next_offset,
-            "balanced": record.ledger.balanced,
-        }
-        | msgspec.structs.asdict(record.ledger)
-        for number, record in state.records.items()
-    ]
+    parts: dict[int, SourcePart] = {}
+    if source:
+        with progress_bar("counting the events") as progress:
+            parts = source_parts(settings, state.records, progress)
+    partitions = [partition_report(number, record, parts.get(number)) for number, record in state.records.items()]
     total = msgspec.structs.asdict(state.ledger) | {"balanced": all(each["balanced"] for each in partitions)}
     if as_json:
         click.echo(msgspec.json.encode({"partitions": partitions, "total": total}).decode())
     else:
         for each in [*partitions, {"partition": "all"} | total]:
-            click.echo(" ".join(f"{name}={value}" for name, value in each.items()))
-    if not total["balanced"]:
-        wrong = [each["partition"] for each in partitions if not each["balanced"]]
-        raise LurmError(f"the ledger does not balance: partitions={wrong}; events were lost or counted twice")
+            shown = {name: ",".join(value) or "none" if name == "faults" else value for name, value in each.items()}
+            click.echo(" ".join(f"{name}={value}" for name, value in shown.items()))
+    wrong = {each["partition"]: each["faults"] for each in partitions if each["faults"]}
+    if wrong:
+        named = " ".join(f"partition={number} faults={','.join(faults)}" for number, faults in wrong.items())
+        raise LurmError(f"the ledger does not balance: {named}; events were lost or counted twice")

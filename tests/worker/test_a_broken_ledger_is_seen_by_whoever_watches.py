@@ -1,0 +1,52 @@
+import json
+import subprocess
+
+from msgspec.structs import replace
+
+from state.record import encode_record
+from state.rows import RECORD_KEY
+from stream.replay import newest_state
+from stream.settings import Settings
+from tests.brokers import environment_of, producer
+from tests.worker.conftest import MakeWorker
+from tests.workers import LURM, Traffic, wait_applied, wait_until
+
+
+def test_a_broken_ledger_is_seen_by_whoever_watches(one_settings: Settings, make_worker: MakeWorker) -> None:
+    """A committed record that says one event less was applied than received: the metrics and the command both tell."""
+    traffic = Traffic(one_settings, seed=12)
+    worker = make_worker(one_settings).ready()
+    traffic.send(500)
+    wait_applied(one_settings, worker)
+    wait_until(lambda: worker.metric("lurm_ledger_events", outcome="received") == 500)
+    assert worker.metric("lurm_ledger_events", outcome="applied") == 500
+    assert worker.metric("lurm_ledger_broken") == 0
+    assert ledger_command(one_settings)[0] == 0
+    worker.terminate()
+
+    received = lose_one(one_settings, partition=1)
+    worker.ready()
+    wait_until(lambda: worker.metric("lurm_ledger_broken") == 1, explain=worker.output)
+    assert worker.metric("lurm_ledger_events", partition="1", outcome="received") == received
+    assert worker.metric("lurm_ledger_events", partition="1", outcome="applied") == received - 1
+    exit_code, partitions = ledger_command(one_settings)
+    assert (exit_code, [each["faults"] for each in partitions]) == (1, [[], ["unbalanced"]])
+
+
+def lose_one(settings: Settings, partition: int) -> int:
+    """Write the partition's record with one applied event less; how many it received."""
+    record = newest_state(settings).records[partition]
+    ledger = replace(record.ledger, applied=record.ledger.applied - 1)
+    with producer(settings, f"{settings.app.id}-{partition}") as client:
+        client.begin_transaction()
+        client.send(
+            settings.changelog_topic, encode_record(replace(record, ledger=ledger)), RECORD_KEY, partition=partition
+        )
+        client.commit_transaction()
+    return ledger.received
+
+
+def ledger_command(settings: Settings) -> tuple[int, list[dict]]:
+    command = [LURM, "inspect", "--ledger", "--json"]
+    done = subprocess.run(command, env=environment_of(settings), capture_output=True, text=True, check=False)
+    return done.returncode, json.loads(done.stdout)["partitions"]
