@@ -53,6 +53,7 @@ COMMANDS = {
     "metrics": Target("stream.commands.metrics", "metrics", "Print the table of all metrics."),
     "produce": Target("stream.commands.produce", "produce", "Send a file's events to the events topic."),
     "settings": Target("stream.commands.settings", "settings", "List every setting, its variable and its value."),
+    "soak": Target("stream.commands.soak", "soak", "Break everything at random under load, then check every count."),
     "topics": Target("stream.commands.topics", "topics", "Create or check the topics."),
     "train": Target("stream.commands.model", "train", "Train a model bundle from a file of events."),
     "verify": Target("stream.commands.verify", "verify", "Encode users again and compare with what was published."),

@@ -14,6 +14,10 @@ from stream.connection import client_arguments, consumer_arguments
 from stream.embedded_broker import ApacheKafka, EmbeddedBroker
 from stream.settings import App, Settings, Topics
 from stream.settings import Kafka as KafkaSettings
+from stream.worker_process import environment_of
+
+__all__ = ["Broker", "MakeSettings", "environment_of", "fresh_settings", "kafka_home", "new_broker", "producer",
+           "read_records"]  # fmt: skip
 
 Broker = EmbeddedBroker | ApacheKafka
 MakeSettings = Callable[..., Settings]
@@ -51,17 +55,6 @@ def fresh_settings(brokers: str, **sections: Any) -> Settings:
     )
     defaults = {"app": App(id=name), "kafka": KafkaSettings(brokers=brokers, **FAST), "topics": topics}
     return Settings(**(defaults | sections))
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """The environment variables that give a child process these settings."""
-    changed = settings.model_dump(mode="json", exclude_defaults=True)
-    return {
-        f"LURM_{section}__{key}".upper(): str(value)
-        for section, leaves in changed.items()
-        for key, value in leaves.items()
-        if not isinstance(value, dict)
-    }
 
 
 @contextmanager

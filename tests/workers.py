@@ -4,69 +4,60 @@ What counts is only what stands in Kafka: bags are read from the changelog, embe
 compared with the plain reference, whatever happened to workers and brokers meanwhile.
 """
 
-import json
-import os
 import random
-import re
-import signal
-import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from numpy.typing import NDArray
-from prometheus_client.parser import text_string_to_metric_families
 
 from lurm_model.bundle import Bundle
-from lurm_model.codebook import Codebook
-from lurm_model.config import SmenConfig
 from lurm_model.encoder import Encoder
-from lurm_model.smen import Smen
 from state.history import resolve
 from state.periods import MS_PER_DAY, SCALES, parse_scales
 from state.record import Ledger, PartitionRecord, decode_record
 from state.rows import RECORD_KEY, decode_header, decode_rows, user_of
 from stream.commands.verify import relative_error
-from stream.connection import consumer_arguments
 from stream.embedding_record import Embedding, Erased, decode
-from stream.failpoints import VARIABLE
 from stream.settings import Encode, Metrics, Model, Settings, State, Worker
-from stream.topics import create_missing, end_offsets
-from tests.brokers import environment_of, fresh_settings, producer, read_records
+from stream.soak.bundle import FIRST_DAY, N_INTERESTS, tiny_bundle
+from stream.soak.check import TOLERANCE, is_applied
+from stream.soak.traffic import value_of
+from stream.topics import create_missing
+from stream.worker_process import DEADLINE_S, WorkerProcess
+from tests.brokers import fresh_settings, producer, read_records
 from tests.plain import Bags, PlainEvent, bags
 
+# What a worker test needs, whoever owns it.
+__all__ = [
+    "DEADLINE_S",
+    "FIRST_DAY",
+    "LURM",
+    "N_INTERESTS",
+    "Changelog",
+    "Traffic",
+    "WorkerProcess",
+    "all_published",
+    "check_exact",
+    "check_published",
+    "embeddings",
+    "is_applied",
+    "newest_published",
+    "second",
+    "tiny_bundle",
+    "value_of",
+    "wait_applied",
+    "wait_until",
+    "worker_settings",
+]
+
 LURM = Path(sys.executable).with_name("lurm")
-N_INTERESTS = 20
-FIRST_DAY = 20_000  # 2024-10-04
-DEADLINE_S = 60.0
-# Of the length of a user's vectors: float32 rounding, which depends on who else is in a batch.
-TOLERANCE = 1e-5
-_PORT = re.compile(r"serving metrics: .*:(\d+)$", re.MULTILINE)
-
-
-def tiny_bundle(model_seed: int = 0, space_seed: int = 0, scales: str = "day,month") -> Bundle:
-    """A bundle of 20 interests; interest i has the items ``item-i`` and ``item-(i + 20)``."""
-    rng = np.random.default_rng(space_seed)
-    centroids = rng.normal(size=(N_INTERESTS, 8)).astype(np.float32)
-    items = {f"item-{i}": i % N_INTERESTS for i in range(2 * N_INTERESTS)}
-    codebook = Codebook(items, centroids, np.ones(N_INTERESTS + 1, np.float32), {}, np.zeros((0, 8), np.float32))
-    names = tuple(scale.name for scale in parse_scales(scales))
-    config = SmenConfig(codebook.n_interests, 8, FIRST_DAY, names, n_anchors=4, n_recurrent=2, d_anchor=8)
-    model_rng = np.random.default_rng(model_seed)
-    weights = {
-        name: model_rng.normal(size=tensor.shape).astype(np.float32)
-        for name, tensor in Smen(config).state_dict().items()
-    }
-    return Bundle.build(config, codebook, weights, {}, {})
 
 
 def worker_settings(brokers: str, folder: Path, bundle: Path, **sections: Any) -> Settings:
@@ -90,116 +81,6 @@ def second(settings: Settings, name: str = "b") -> Settings:
     instance = name if settings.worker.instance else ""
     worker = settings.worker.model_copy(update={"instance": instance})
     return settings.model_copy(update={"state": state, "worker": worker})
-
-
-class WorkerProcess:
-    """One `lurm worker`; signals go to its own pid only, and it is gone when the context is left."""
-
-    def __init__(self, settings: Settings, log: Path, command: Sequence[str | Path] = (LURM, "worker")) -> None:
-        self.settings = settings
-        self.log = log
-        self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
-        self._start_of_log = 0
-
-    def start(self, failpoint: str | None = None) -> Self:
-        """Start the process, perhaps with a failpoint; its output is appended to the log."""
-        assert self.returncode is not None or self._process is None, "it runs already"
-        self._start_of_log = self.log.stat().st_size if self.log.exists() else 0
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("LURM_")}
-        environment |= environment_of(self.settings) | {"OMP_NUM_THREADS": "1"}
-        if failpoint is not None:
-            environment[VARIABLE] = failpoint
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        return self
-
-    def ready(self, deadline_s: float = DEADLINE_S) -> Self:
-        """Start unless it runs, and wait until it answers that it is ready."""
-        if self._process is None or self.returncode is not None:
-            self.start()
-        wait_until(lambda: self.returncode is not None or self.get("/readyz")[0] == 200, deadline_s, self.output)
-        assert self.returncode is None, self.output()
-        return self
-
-    def output(self) -> str:
-        """What it printed since its last start."""
-        return self.log.read_bytes()[self._start_of_log :].decode(errors="replace") if self.log.exists() else ""
-
-    @property
-    def port(self) -> int | None:
-        """Where it serves metrics, once it does."""
-        found = _PORT.search(self.output())
-        return int(found.group(1)) if found else None
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and text of a page; 0 while nobody answers."""
-        if self.port is None:
-            return 0, ""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples of this name that have these labels."""
-        families = text_string_to_metric_families(self.get("/metrics")[1])
-        samples = [sample for family in families for sample in family.samples if sample.name == name]
-        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit code, None while it runs or never ran."""
-        return None if self._process is None else self._process.poll()
-
-    @property
-    def pid(self) -> int:
-        """The process it runs as."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it was halted by SIGSTOP."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
-        return stat.rpartition(")")[2].split()[0] == "T"
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        self.signal(signal.SIGKILL)
-        self.wait()
-
-    def terminate(self) -> int:
-        """SIGTERM; the exit code."""
-        self.signal(signal.SIGTERM)
-        return self.wait()
-
-    def wait(self, deadline_s: float = DEADLINE_S) -> int:
-        """The exit code, once it ended."""
-        assert self._process is not None
-        try:
-            return self._process.wait(deadline_s)
-        except subprocess.TimeoutExpired as error:
-            raise AssertionError(f"it does not end:\n{self.output()}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
 
 
 class Traffic:
@@ -257,29 +138,12 @@ class Traffic:
         return PlainEvent(user.encode(), pick.randrange(N_INTERESTS), day * MS_PER_DAY + pick.randrange(MS_PER_DAY))
 
 
-def value_of(event: PlainEvent) -> bytes:
-    """The event as JSON; every other item of an interest."""
-    item = event.interest + N_INTERESTS * (event.ts_ms % 2)
-    return json.dumps({"user_id": event.user.decode(), "item_id": f"item-{item}", "ts": event.ts_ms}).encode()
-
-
 def wait_until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S, explain: Callable[[], Any] = str) -> None:
     """Return once the condition holds."""
     deadline = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {deadline_s} s in vain: {explain()}"
         time.sleep(0.1)
-
-
-def is_applied(settings: Settings, share: float = 1.0) -> bool:
-    """Whether this share of the source is committed by the group."""
-    wanted = share * sum(end_offsets(settings, settings.topics.events).values())
-    partitions = [TopicPartition(settings.topics.events, number) for number in range(settings.topics.partitions)]
-    consumer = KafkaConsumer(**consumer_arguments(settings.kafka) | {"group_id": settings.app.id})
-    try:
-        return sum(consumer.committed(each) or 0 for each in partitions) >= wanted
-    finally:
-        consumer.close(autocommit=False)
 
 
 def wait_applied(settings: Settings, *workers: WorkerProcess, share: float = 1.0) -> None:

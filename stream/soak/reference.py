@@ -36,6 +36,11 @@ class Reference:
         for event in events:
             self.add(event)
 
+    @property
+    def n_users(self) -> int:
+        """Users with an event."""
+        return len(self._newest)
+
     def add(self, event: PlainEvent) -> None:
         """Count an event."""
         day = event.ts_ms // MS_PER_DAY

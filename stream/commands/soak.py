@@ -1,0 +1,92 @@
+"""`lurm soak`: random faults under load on a broker of its own, and a check that nothing was lost or doubled."""
+
+import json
+import random
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from stream.errors import ConfigInvalid, LurmError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream.soak.run import Status
+
+EXAMPLES = """
+\b
+Examples:
+  lurm soak --minutes 3
+  KAFKA_HOME=/opt/kafka lurm soak --minutes 20 --rate 2000
+  lurm soak --minutes 3 --seed 7 --dir /tmp/soak
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--minutes", type=click.FloatRange(0.1), default=3.0, show_default=True, help="How long faults go on.")
+@click.option("--seed", type=click.IntRange(0), help="Which events and faults, in which order. [default: random]")
+@click.option("--rate", type=click.FloatRange(1), default=500.0, show_default=True, help="Events per second.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("build/soak"), show_default=True,
+              help="Where everything goes; what an earlier soak left there is removed.")  # fmt: skip
+def soak(minutes: float, seed: int | None, rate: float, folder: Path) -> None:
+    """Break workers and broker at random while events flow, then compare what Kafka holds with the events sent.
+
+    Starts a broker of its own: the embedded one, or a node of the Apache Kafka that KAFKA_HOME names; and two workers,
+    sometimes three, with a made-up bundle. Prints a summary as JSON, and ends with 1 on any difference; then databases,
+    broker and logs stay in the folder.
+    """
+    from stream.soak.run import Plan, Soak, broker_name  # noqa: PLC0415 - torch is slow to import
+
+    plan = Plan(60 * minutes, random.randrange(10**6) if seed is None else seed, rate)  # noqa: S311 - no secret
+    own = _clean(folder)
+    # Whoever asks it to end wants its workers and its broker gone too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    click.echo(f"soak: seed={plan.seed} minutes={minutes:g} broker={broker_name()} folder={own}", err=True)
+    with _live(plan.seconds) as show:
+        summary = Soak(plan, own, show).run()
+    text = json.dumps(summary, indent=2)
+    (own / "summary.json").write_text(text + "\n", encoding="utf-8")
+    click.echo(text)
+    if summary["differences"]:
+        raise LurmError(
+            f"the soak found a difference: {summary['differences'][0]}; n={len(summary['differences'])} "
+            f"seed={plan.seed} logs={own}"
+        )
+    for each in own.glob("state-*"):
+        shutil.rmtree(each)
+    shutil.rmtree(own / "broker", ignore_errors=True)
+
+
+def _clean(folder: Path) -> Path:
+    """An empty folder. **Raises** `ConfigInvalid` rather than remove what no soak made."""
+    known = ("state-*", "broker", "bundle", "worker-*.log", "summary.json")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigInvalid(f"--dir is no folder: {folder}")
+    for each in [path for pattern in known for path in folder.glob(pattern)]:
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+@contextmanager
+def _live(seconds: float) -> "Iterator[Callable[[Status], None]]":
+    """A line on standard error that moves, where it is a terminal."""
+    console = Console(stderr=True)
+    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("starting", total=seconds)
+
+        def show(status: "Status") -> None:
+            fault = f" ({status.fault})" if status.fault else ""
+            text = (f"{status.phase} faults={status.n_faults}{fault} events={status.n_events:,} users={status.n_users} "
+                    f"freshness_p99={status.freshness_p99_s:.1f}s")  # fmt: skip
+            bars.update(task, completed=min(status.done_s, seconds), description=text)
+
+        yield show

@@ -1,0 +1,156 @@
+"""What a soak does to workers and broker; every fault ends with all of them allowed to run again."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from stream.embedded_broker import ApacheKafka, EmbeddedBroker
+from stream.failpoints import STEPS
+from stream.soak.crew import Crew, Member
+from stream.soak.traffic import Traffic
+
+_BURST_EVENTS = 5_000
+_OUTAGE_S = (3.0, 12.0)
+_PAUSE_S = (1.0, 5.0)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What faults can reach. The first two members are the ones that always come back."""
+
+    broker: EmbeddedBroker | ApacheKafka
+    crew: Crew
+    traffic: Traffic
+    session_timeout_s: float
+    pick: random.Random
+
+    @property
+    def victim(self) -> Member:
+        """One of the two workers."""
+        return self.pick.choice(self.crew.members[:2])
+
+    def wait(self, shortest_s: float, longest_s: float) -> None:
+        """Some time."""
+        time.sleep(self.pick.uniform(shortest_s, longest_s))
+
+
+def kill_worker(scene: Scene) -> None:
+    """SIGKILL."""
+    scene.victim.end(signal.SIGKILL)
+
+
+def kill_all_workers(scene: Scene) -> None:
+    """Both at once, and nobody for a while."""
+    first, second = scene.crew.members[:2]
+    with first.down(signal.SIGKILL), second.down(signal.SIGKILL):
+        scene.wait(0, 5)
+
+
+def restart_worker(scene: Scene) -> None:
+    """SIGTERM: it hands over, ends, and comes back."""
+    scene.victim.end(signal.SIGTERM)
+
+
+def zombie(scene: Scene) -> None:
+    """A worker is silent for longer than its session, and then goes on as if nothing had been."""
+    process = scene.victim.process
+    process.signal(signal.SIGSTOP)
+    scene.wait(1.2 * scene.session_timeout_s, 2 * scene.session_timeout_s)
+    process.signal(signal.SIGCONT)
+
+
+def third_worker(scene: Scene) -> None:
+    """One more joins, and leaves."""
+    third = scene.crew.members[2]
+    third.wanted = True
+    scene.wait(5, 20)
+    third.wanted = False
+    with third.down(scene.pick.choice([signal.SIGTERM, signal.SIGKILL])):
+        pass
+
+
+def lose_disk(scene: Scene) -> None:
+    """A worker comes back to an empty disk."""
+    victim = scene.victim
+    with victim.down(signal.SIGKILL):
+        shutil.rmtree(victim.disk, ignore_errors=True)
+
+
+def fail_between_two_effects(scene: Scene) -> None:
+    """A worker kills itself at a step of a batch, an encode cycle, a roll-up or a recovery."""
+    victim = scene.victim
+    with victim.down(signal.SIGTERM):
+        victim.failpoint = f"{scene.pick.choice(STEPS)}:{scene.pick.randint(1, 20)}"
+
+
+def stop_broker(scene: Scene) -> None:
+    """The broker is asked to end, and started again."""
+    scene.broker.stop()
+    scene.wait(*_OUTAGE_S)
+    scene.broker.start()
+
+
+def kill_broker(scene: Scene) -> None:
+    """SIGKILL for the broker."""
+    scene.broker.kill()
+    scene.wait(*_OUTAGE_S)
+    scene.broker.start()
+
+
+def freeze_broker(scene: Scene) -> None:
+    """The broker holds every connection and answers nothing."""
+    pid = scene.broker.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        scene.wait(*_OUTAGE_S)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def burst(scene: Scene) -> None:
+    """Thousands of events at once."""
+    scene.traffic.burst(_BURST_EVENTS)
+
+
+Fault = Callable[[Scene], None]
+_ANYWHERE: tuple[Fault, ...] = (
+    kill_worker,
+    kill_all_workers,
+    restart_worker,
+    third_worker,
+    lose_disk,
+    fail_between_two_effects,
+    stop_broker,
+    freeze_broker,
+    burst,
+)
+# The embedded broker loses what it holds when it is killed, and never ends a silent member's session.
+_KAFKA_ONLY: tuple[Fault, ...] = (kill_broker, zombie)
+
+
+def deal(scene: Scene) -> Iterator[tuple[str, Fault]]:
+    """Faults without end: all of them in a random order, then all of them again."""
+    kinds = list(_ANYWHERE) + (list(_KAFKA_ONLY) if isinstance(scene.broker, ApacheKafka) else [])
+    while True:
+        scene.pick.shuffle(kinds)
+        for fault in kinds:
+            yield fault.__name__, fault
+
+
+def inject(scene: Scene, end_s: float, listen: Callable[[str], None]) -> Mapping[str, int]:
+    """One fault after the other, with pauses, until the time is up; how often each was."""
+    done: dict[str, int] = {}
+    faults = deal(scene)
+    scene.wait(*_PAUSE_S)
+    while time.monotonic() < end_s:
+        name, fault = next(faults)
+        listen(name)
+        fault(scene)
+        done[name] = done.get(name, 0) + 1
+        listen("")
+        scene.wait(*_PAUSE_S)
+    return done

@@ -1,0 +1,156 @@
+"""Random events at a rate, bursts and poison, from several producers, counted by the plain reference as acknowledged.
+
+Event time runs through four months however short the soak, so that windows move and days are rolled up; one event in
+ten is months or years late. A producer that meets an absent broker waits: what is sent is sent once, or the traffic
+says that it does not know.
+"""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from stream.connection import client_arguments
+from stream.errors import LurmError
+from stream.settings import Settings
+from stream.soak.bundle import FIRST_DAY, N_INTERESTS
+from stream.soak.reference import MS_PER_DAY, PlainEvent, Reference
+
+N_USERS: Final = 500
+N_DAYS: Final = 120
+_LATE_DAYS = 700
+_LATE_SHARE, _POISON_SHARE, _UNKNOWN_SHARE = 0.1, 0.01, 0.02
+_TICK_S = 0.1
+# Far beyond any outage that a soak makes.
+_DELIVERY_MS = 600_000
+_KEY = b"user-1"
+_POISON: Final[tuple[tuple[bytes | None, bytes | None], ...]] = (
+    (_KEY, b"{"),
+    (_KEY, b"\xff\x00"),
+    (_KEY, None),
+    (_KEY, b'{"user_id":"user-1","ts":1}'),
+    (_KEY, b'{"user_id":"user-1","item_id":"item-1","ts":"now"}'),
+    (_KEY, b'{"user_id":"user-2","item_id":"item-1","ts":1}'),
+    (_KEY, b'{"user_id":"user-1","item_id":"item-1","ts":9000000000000000}'),
+    (_KEY, b'{"user_id":"user-1","item_id":"item-1","ts":-9000000000000000}'),
+    (None, b'{"user_id":"user-1","item_id":"item-1","ts":1}'),
+)
+
+
+class _Record(NamedTuple):
+    key: bytes | None
+    value: bytes | None
+    event: PlainEvent | None
+
+
+def value_of(event: PlainEvent) -> bytes:
+    """The event as JSON; every other item of an interest, and an item nobody knows for the unknown interest."""
+    known = event.interest < N_INTERESTS
+    item = f"item-{event.interest + N_INTERESTS * (event.ts_ms % 2)}" if known else f"new-{event.ts_ms % 1000}"
+    return json.dumps({"user_id": event.user.decode(), "item_id": item, "ts": event.ts_ms}).encode()
+
+
+class Traffic:
+    """Producers, each in a thread; `stop` waits until everything sent is acknowledged."""
+
+    def __init__(self, settings: Settings, seed: int, rate: float, seconds: float) -> None:
+        self.reference = Reference()
+        self.n_events = 0
+        self.n_poison = 0
+        self._settings = settings
+        self._rate = rate
+        self._seconds = seconds
+        self._seed = seed
+        self._started_s = time.monotonic()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._n_burst = 0
+        self._failures: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def n_users(self) -> int:
+        """Users with an event."""
+        return self.reference.n_users
+
+    def start(self, n_producers: int = 2) -> None:
+        """Begin to send."""
+        self._started_s = time.monotonic()
+        for number in range(n_producers):
+            thread = threading.Thread(
+                target=self._run, args=(self._seed + number, self._rate / n_producers), daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def burst(self, n_events: int) -> None:
+        """Have this many events sent at once."""
+        with self._lock:
+            self._n_burst += n_events
+
+    def stop(self) -> None:
+        """Send no more, and wait for what was sent. **Raises** `LurmError` when it is not known what was sent."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._failures:
+            raise LurmError(f"the events could not be sent: {self._failures[0]!r}")
+
+    def _run(self, seed: int, rate: float) -> None:
+        pick, last_s = random.Random(seed), time.monotonic()  # noqa: S311 - a seed makes it repeatable
+        arguments = client_arguments(self._settings.kafka) | {"delivery_timeout_ms": _DELIVERY_MS}
+        try:
+            client = KafkaProducer(**arguments, acks="all", linger_ms=20)
+            try:
+                while not self._stop.wait(_TICK_S):
+                    # At most a second's worth at once, however long the broker was away.
+                    now_s = time.monotonic()
+                    n = int(rate * min(1.0, now_s - last_s)) + self._take_burst()
+                    last_s = now_s
+                    self._send(client, list(self._records(pick, n)))
+            finally:
+                client.close()
+        except (KafkaError, LurmError) as error:
+            self._failures.append(error)
+
+    def _take_burst(self) -> int:
+        with self._lock:
+            n, self._n_burst = self._n_burst, 0
+        return n
+
+    def _send(self, client: KafkaProducer, records: list[_Record]) -> None:
+        topic = self._settings.topics.events
+        futures = [client.send(topic, record.value, record.key) for record in records]
+        client.flush()
+        for future in futures:
+            future.get(timeout=0)
+        with self._lock:
+            for record in records:
+                if record.event is None:
+                    self.n_poison += 1
+                else:
+                    self.n_events += 1
+                    self.reference.add(record.event)
+
+    def _records(self, pick: random.Random, n: int) -> Iterator[_Record]:
+        share = min(1.0, (time.monotonic() - self._started_s) / self._seconds)
+        today = FIRST_DAY + int(share * N_DAYS)
+        for _ in range(n):
+            if pick.random() < _POISON_SHARE:
+                yield _Record(*pick.choice(_POISON), None)
+            else:
+                event = _event(pick, today)
+                yield _Record(event.user, value_of(event), event)
+
+
+def _event(pick: random.Random, today: int) -> PlainEvent:
+    # A few users do most of it.
+    user = f"user-{int(N_USERS * pick.random() ** 3)}"
+    late = pick.randrange(1, _LATE_DAYS) if pick.random() < _LATE_SHARE else pick.randrange(3)
+    interest = N_INTERESTS if pick.random() < _UNKNOWN_SHARE else pick.randrange(N_INTERESTS)
+    return PlainEvent(user.encode(), interest, (today - late) * MS_PER_DAY + pick.randrange(MS_PER_DAY))

@@ -1,0 +1,24 @@
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.workers import LURM
+
+
+@pytest.mark.timeout(900)
+def test_three_minutes_of_random_faults_change_no_count(tmp_path: Path) -> None:
+    """`lurm soak`, on real Kafka where there is one; its seed is in what is printed on a failure."""
+    folder = tmp_path / "soak"
+    command = [LURM, "soak", "--minutes", "3", "--dir", folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=850, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert (summary["equal"], summary["differences"]) == (True, [])
+    assert sum(summary["faults"].values()) >= 5, summary
+    assert min(summary[name] for name in ("events_sent", "poison_sent", "rolled_up_rows", "embeddings_read")) > 0, (
+        summary
+    )
+    assert not list(folder.glob("state-*")), "a soak that found nothing keeps its logs only"
