@@ -37,8 +37,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
     }
 
 
-class WorkerProcess:
-    """One worker at a time, started again and again; its output is appended to one log."""
+class ChildProcess:
+    """One process at a time, started again and again; its output is appended to one log."""
 
     def __init__(self, settings: Settings, log: Path, command: Sequence[str | Path] = WORKER) -> None:
         self.settings = settings
@@ -50,7 +50,7 @@ class WorkerProcess:
     def start(self, failpoint: str | None = None) -> Self:
         """Start the process, perhaps with a failpoint. **Raises** `LurmError` while it runs."""
         if self._process is not None and self.returncode is None:
-            raise LurmError(f"the worker runs already: pid={self._process.pid}")
+            raise LurmError(f"the process runs already: pid={self._process.pid}")
         self._start_of_log = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
@@ -58,49 +58,9 @@ class WorkerProcess:
             )
         return self
 
-    def ready(self, deadline_s: float = DEADLINE_S) -> Self:
-        """Start unless it runs, and wait until it answers that it is ready. **Raises** `LurmError`."""
-        if self._process is None or self.returncode is not None:
-            self.start()
-        deadline = time.monotonic() + deadline_s
-        while self.get("/readyz")[0] != 200:
-            if self.returncode is not None or time.monotonic() > deadline:
-                raise LurmError(f"the worker is not ready: exit_code={self.returncode} output:\n{self.output()}")
-            time.sleep(_POLL_S)
-        return self
-
     def output(self) -> str:
         """What it printed since its last start."""
         return self.log.read_bytes()[self._start_of_log :].decode(errors="replace") if self.log.exists() else ""
-
-    @property
-    def port(self) -> int | None:
-        """Where it serves metrics, once it does."""
-        found = _PORT.search(self.output())
-        return int(found.group(1)) if found else None
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and text of a page; 0 while nobody answers."""
-        port = self.port
-        if port is None:
-            return 0, ""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def samples(self) -> scrape.Samples:
-        """All its metrics; empty while nobody answers."""
-        port = self.port
-        return {} if port is None else scrape.scrape(port)
-
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples of this name that have these labels."""
-        return scrape.value(self.samples(), name, **labels)
 
     @property
     def started(self) -> bool:
@@ -116,7 +76,7 @@ class WorkerProcess:
     def pid(self) -> int:
         """The process it runs as. **Raises** `LurmError` when it was never started."""
         if self._process is None:
-            raise LurmError("the worker was never started")
+            raise LurmError("the process was never started")
         return self._process.pid
 
     @property
@@ -146,11 +106,11 @@ class WorkerProcess:
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
         """The exit code, once it ended. **Raises** `LurmError`."""
         if self._process is None:
-            raise LurmError("the worker was never started")
+            raise LurmError("the process was never started")
         try:
             return self._process.wait(deadline_s)
         except subprocess.TimeoutExpired as error:
-            raise LurmError(f"the worker does not end within {deadline_s:g} s:\n{self.output()}") from error
+            raise LurmError(f"the process does not end within {deadline_s:g} s:\n{self.output()}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -164,3 +124,47 @@ class WorkerProcess:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
         armed = {} if failpoint is None else {VARIABLE: failpoint}
         return kept | environment_of(self.settings) | {"OMP_NUM_THREADS": "1"} | armed
+
+
+class WorkerProcess(ChildProcess):
+    """A process that serves its metrics and says when it is ready."""
+
+    def ready(self, deadline_s: float = DEADLINE_S) -> Self:
+        """Start unless it runs, and wait until it answers that it is ready. **Raises** `LurmError`."""
+        if self._process is None or self.returncode is not None:
+            self.start()
+        deadline = time.monotonic() + deadline_s
+        while self.get("/readyz")[0] != 200:
+            if self.returncode is not None or time.monotonic() > deadline:
+                raise LurmError(f"the worker is not ready: exit_code={self.returncode} output:\n{self.output()}")
+            time.sleep(_POLL_S)
+        return self
+
+    @property
+    def port(self) -> int | None:
+        """Where it serves metrics, once it does."""
+        found = _PORT.search(self.output())
+        return int(found.group(1)) if found else None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text of a page; 0 while nobody answers."""
+        port = self.port
+        if port is None:
+            return 0, ""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def samples(self) -> scrape.Samples:
+        """All its metrics; empty while nobody answers."""
+        port = self.port
+        return {} if port is None else scrape.scrape(port)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of this name that have these labels."""
+        return scrape.value(self.samples(), name, **labels)
