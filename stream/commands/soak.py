@@ -1,6 +1,7 @@
 """`lurm soak`: random faults under load on a broker of its own, and a check that nothing was lost or doubled."""
 
 import json
+import math
 import random
 import shutil
 import signal
@@ -85,8 +86,9 @@ def _live(seconds: float) -> "Iterator[Callable[[Status], None]]":
 
         def show(status: "Status") -> None:
             fault = f" ({status.fault})" if status.fault else ""
+            freshness = "none yet" if math.isnan(status.freshness_p99_s) else f"{status.freshness_p99_s:.1f}s"
             text = (f"{status.phase} faults={status.n_faults}{fault} events={status.n_events:,} users={status.n_users} "
-                    f"freshness_p99={status.freshness_p99_s:.1f}s")  # fmt: skip
+                    f"freshness_p99={freshness}")  # fmt: skip
             bars.update(task, completed=min(status.done_s, seconds), description=text)
 
         yield show
