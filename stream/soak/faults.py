@@ -16,6 +16,7 @@ from stream.soak.traffic import Traffic
 _BURST_EVENTS = 5_000
 _OUTAGE_S = (3.0, 12.0)
 _PAUSE_S = (1.0, 5.0)
+_JOIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def third_worker(scene: Scene) -> None:
     """One more joins, and leaves."""
     third = scene.crew.members[2]
     third.wanted = True
-    scene.wait(5, 20)
+    deadline_s = time.monotonic() + _JOIN_S
+    while not third.process.metric("lurm_ready") and time.monotonic() < deadline_s:
+        time.sleep(0.5)
+    scene.wait(0, 10)
     third.wanted = False
     with third.down(scene.pick.choice([signal.SIGTERM, signal.SIGKILL])):
         pass
