@@ -95,7 +95,7 @@ def wrong_bags(state: State, bundle: Bundle, expected: Bags) -> Iterator[str]:
                   for bag in period_bags(users, rows, bundle.scales)}  # fmt: skip
     for key in sorted({*found, *expected}):
         if found.get(key) != expected.get(key):
-            both = f"found={found.get(key)} expected={expected.get(key)}"
+            both = f"found={dict(found.get(key, {}))} expected={dict(expected.get(key, {}))}"
             yield f"a bag is wrong: user={key[0]!r} {key[1]}={key[2]} {both}"
 
 

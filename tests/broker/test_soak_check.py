@@ -71,7 +71,7 @@ def count_an_event_twice(settings: Settings, writer: StateWriter) -> None:
     writer.write_embeddings([*EVENTS, EVENTS[0]])
 
 
-def lose_a_dead_letter(settings: Settings, writer: StateWriter) -> None:
+def invent_a_dead_letter(settings: Settings, writer: StateWriter) -> None:
     with producer(settings) as client:
         client.send(settings.topics.dead_letters, b"poison", b"user-1")
 
@@ -88,7 +88,7 @@ SPOILS: list[tuple[Spoil, str]] = [
     (lose_a_row, "a bag is wrong: user=b'user-"),
     (write_an_older_row, "the changelog went back: partition="),
     (count_an_event_twice, "the ledger is not what was sent: found=Ledger(received=41"),
-    (lose_a_dead_letter, "the dead letters are not the poison sent: found=1 sent=0"),
+    (invent_a_dead_letter, "the dead letters are not the poison sent: found=1 sent=0"),
     (publish_another_embedding, "embeddings are not those of the bags: {'different': 7}"),
     (publish_an_older_embedding, "an older embedding followed: user=user-"),
 ]
