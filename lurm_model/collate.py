@@ -6,7 +6,7 @@ whatever enters the recurrence can be cached (our decision).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,14 @@ from state.periods import Int64, Scale
 Float64 = NDArray[np.float64]
 
 N_FEATURES = 6
+
+
+class Sequences(NamedTuple):
+    """Sequences of periods as torch packs them; see `ScaleBatch`."""
+
+    packed: Tensor
+    batch_sizes: Tensor
+    users: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +55,8 @@ class ScaleBatch:
 
     def to(self, device: str) -> Self:
         """The same on a device; ``batch_sizes`` stays, torch wants it on the CPU."""
-        if device == "cpu":
-            return self
-        moved = {field.name: getattr(self, field.name).pin_memory() for field in fields(self)}
-        sizes = moved.pop("batch_sizes")
-        return type(self)(**{k: v.to(device, non_blocking=True) for k, v in moved.items()}, batch_sizes=sizes)
+        moved = {field.name: to_device(getattr(self, field.name), device) for field in fields(self)}
+        return type(self)(**moved | {"batch_sizes": self.batch_sizes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,11 @@ class Batch:
     def to(self, device: str) -> "Batch":
         """The same on a device."""
         return Batch(self.n_users, {name: scale.to(device) for name, scale in self.scales.items()})
+
+
+def to_device(tensor: Tensor, device: str) -> Tensor:
+    """The same on a device; from pinned memory, so that the copy does not wait."""
+    return tensor if device == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def user_range(periods: ScaleBags, start: int, stop: int) -> ScaleBags:
@@ -89,48 +99,58 @@ def collate(periods: Mapping[str, ScaleBags], n_users: int, config: SmenConfig, 
 def _collate_scale(periods: ScaleBags, n_users: int, scale: Scale, config: SmenConfig, idf: Float32) -> ScaleBatch:
     bags = periods.bags
     weights = bag_weights(bags, idf)
-    norm_sq = _segment_sum(weights.astype(np.float64) ** 2, bags.offsets)
+    norm_sq = segment_sum(weights.astype(np.float64) ** 2, bags.offsets)
     first = np.searchsorted(periods.user, np.arange(n_users + 1))
-    reference = int(scale.of_day(np.asarray([config.reference_day], np.int64))[0])
-    packed, batch_sizes, users = _pack(periods.user, n_users)
+    packed, batch_sizes, users = pack(periods.user, n_users)
     return ScaleBatch(
         indices=torch.from_numpy(bags.interests.astype(np.int64)),
         weights=torch.from_numpy(weights),
         offsets=torch.from_numpy(bags.offsets),
         life_offsets=torch.from_numpy(bags.offsets[first]),
         norm_sq=torch.from_numpy(norm_sq.astype(np.float32)),
-        life_norm_sq=torch.from_numpy(_segment_sum(norm_sq, first).astype(np.float32)),
-        features=torch.from_numpy(_features(periods, norm_sq, reference)),
+        life_norm_sq=torch.from_numpy(segment_sum(norm_sq, first).astype(np.float32)),
+        features=torch.from_numpy(_features(periods, norm_sq, scale, config)),
         packed=torch.from_numpy(packed),
         batch_sizes=torch.from_numpy(batch_sizes),
         users=torch.from_numpy(users),
     )
 
 
-def _segment_sum(values: Float64, offsets: Int64) -> Float64:
+def segment_sum(values: Float64, offsets: Int64) -> Float64:
     """Sum of ``values[offsets[i]:offsets[i + 1]]`` for every i; double precision, so no order of users matters."""
     owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     return np.bincount(owners, weights=values, minlength=len(offsets) - 1).astype(np.float64, copy=False)
 
 
-def _features(periods: ScaleBags, norm_sq: Float64, reference: int) -> Float32:
+def _features(periods: ScaleBags, norm_sq: Float64, scale: Scale, config: SmenConfig) -> Float32:
+    first = np.diff(periods.user, prepend=-1) != 0
+    gap = np.diff(periods.period, prepend=0)
+    gap[first] = 0
+    n_events = segment_sum(periods.bags.counts.astype(np.float64), periods.bags.offsets)
+    date = dates(periods.period, scale, config)
+    return period_features(norm_sq, gap, n_events, np.diff(periods.bags.offsets), date)
+
+
+def dates(period: Int64, scale: Scale, config: SmenConfig) -> Int64:
+    """How many of the scale's periods these lie after the training data's last."""
+    return period - int(scale.of_day(np.asarray([config.reference_day], np.int64))[0])
+
+
+def period_features(
+    norm_sq: Float64, gap: Int64, n_events: Float64, n_distinct: Float64 | Int64, date: Int64
+) -> Float32:
     """What a period says beside its bag: that it is known, and logs of its weight, gap, volume, breadth and date.
 
-    The date counts the scale's periods from the training data's last, signed: without a clock this is how the
-    recurrence tells an old life from a recent one. The first period's gap is 0.
+    **Shapes**: [k] each -> float32[k, N_FEATURES]. The date is signed: without a clock this is how the recurrence tells
+    an old life from a recent one. The first period's gap is 0.
     """
-    gap = np.diff(periods.period, prepend=0)
-    gap[np.diff(periods.user, prepend=-1) != 0] = 0
-    date = periods.period - reference
-    events = _segment_sum(periods.bags.counts.astype(np.float64), periods.bags.offsets)
-    distinct = np.diff(periods.bags.offsets)
-    logs = [norm_sq, gap, events, distinct, np.abs(date)]
+    logs = [norm_sq, gap, n_events, n_distinct, np.abs(date)]
     columns = np.stack([norm_sq > 0, *(np.log1p(column) for column in logs)], axis=1)
     columns[:, -1] *= np.sign(date)
     return columns.astype(np.float32)
 
 
-def _pack(user: Int64, n_users: int) -> tuple[Int64, Int64, Int64]:
+def pack(user: Int64, n_users: int) -> tuple[Int64, Int64, Int64]:
     """How torch's packed sequences order the periods: by step, users with long sequences first."""
     lengths = np.bincount(user, minlength=n_users)
     users = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]

@@ -35,6 +35,7 @@ class Encoder:
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self.device = choose_device(device)
+        self._on_cuda = self.device.startswith("cuda")
         self._config = bundle.config
         self._idf = bundle.codebook.idf
         self._smen = bundle.smen().to(self.device).eval()
@@ -55,6 +56,6 @@ class Encoder:
 
     def _encode_batch(self, periods: Mapping[str, ScaleBags], n_users: int) -> NDArray[np.float32]:
         batch = collate(periods, n_users, self._config, self._idf).to(self.device)
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self._on_cuda):
             vectors = self._smen(batch, self._table)
         return vectors.float().cpu().numpy()  # type: ignore[no-any-return]  # torch leaves numpy() untyped

@@ -5,6 +5,7 @@ carry the recurrent state. The output is not normalised: its length says how muc
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -50,16 +51,21 @@ class Smen(nn.Module):
         return torch.cat([life, self._recurrent(batch, table)], dim=1)
 
     def _life(self, batch: ScaleBatch, table: Table) -> Tensor:
-        """The additive path: the sum of V over the root of the summed squared norms, divided once at the end."""
-        total = _bag_values(batch, batch.life_offsets, table.sums)
-        norm = batch.life_norm_sq.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
+        return self.life(bag_values(batch, batch.life_offsets, table.sums), batch.life_norm_sq)
+
+    def life(self, total: Tensor, norm_sq: Tensor) -> Tensor:
+        """The additive path: the sum of V over the root of the summed squared norms, divided once at the end.
+
+        **Shapes**: total float32[n, n_sums * H], norm_sq float32[n] -> float32[n, n_sums, H].
+        """
+        norm = norm_sq.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
         return (total / norm[:, None]).view(-1, self.config.n_sums, self.config.d_anchor)
 
     def _recurrent(self, batch: Batch, table: Table) -> Tensor:
         states, present = [], []
         for name in self.config.scales:
             scale = batch.scales[name]
-            values = _bag_values(scale, scale.offsets, table.recurrent)
+            values = bag_values(scale, scale.offsets, table.recurrent)
             values = values.view(-1, self.config.n_recurrent, self.config.d_anchor)
             states.append(self.time[name](values, scale, batch.n_users))
             present.append(torch.bincount(scale.users, minlength=batch.n_users) > 0)
@@ -67,8 +73,17 @@ class Smen(nn.Module):
         return fused
 
 
-def _bag_values(batch: ScaleBatch, offsets: Tensor, table: Tensor) -> Tensor:
+class WeightedPairs(Protocol):
+    """The pairs of many bags. **Shapes**: indices int64[nnz] (rows of a table), weights float32[nnz]."""
+
+    @property
+    def indices(self) -> Tensor: ...  # noqa: D102
+    @property
+    def weights(self) -> Tensor: ...  # noqa: D102
+
+
+def bag_values(pairs: WeightedPairs, offsets: Tensor, table: Tensor) -> Tensor:
     """Weighted sums of table rows, a sparse-dense product. **Shapes**: offsets int64[b + 1] -> float32[b, width]."""
     return embedding_bag(
-        batch.indices, table, offsets, mode="sum", per_sample_weights=batch.weights, include_last_offset=True
+        pairs.indices, table, offsets, mode="sum", per_sample_weights=pairs.weights, include_last_offset=True
     )

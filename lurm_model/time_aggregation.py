@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lurm_model.collate import N_FEATURES, ScaleBatch
+from lurm_model.collate import N_FEATURES, ScaleBatch, Sequences
 
 
 class TimeAggregation(nn.Module):
@@ -24,14 +24,30 @@ class TimeAggregation(nn.Module):
 
     def forward(self, values: Tensor, batch: ScaleBatch, n_users: int) -> Tensor:
         """The states after every user's last period."""
-        norm = batch.norm_sq.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
-        values = values / norm[:, None, None]
         states = values.new_zeros(n_users, len(self.cells), self.d_anchor)
-        if len(batch.packed) == 0:
+        sequences = Sequences(batch.packed, batch.batch_sizes, batch.users)
+        return self.run(self.inputs(values, batch.norm_sq, batch.features), sequences, states)
+
+    def inputs(self, values: Tensor, norm_sq: Tensor, features: Tensor) -> Tensor:
+        """What enters the recurrence, a function of each period alone: float32[k, R, H + N_FEATURES]."""
+        norm = norm_sq.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
+        return torch.cat([values / norm[:, None, None], features[:, None].expand(-1, len(self.cells), -1)], dim=2)
+
+    def run(self, inputs: Tensor, sequences: Sequences, states: Tensor) -> Tensor:
+        """The states after the sequences, from those before, which stay for users without. **Shapes**: [n, R, H]."""
+        if len(sequences.packed) == 0:
             return states
-        last = []
+        before, last = states[sequences.users], []
         for r, cell in enumerate(self.cells):
-            inputs = torch.cat([values[:, r], batch.features], dim=1)[batch.packed]
-            _, hidden = cell(PackedSequence(inputs, batch.batch_sizes))
+            steps = PackedSequence(inputs[sequences.packed, r], sequences.batch_sizes)
+            _, hidden = cell(steps, before[None, :, r].contiguous())
             last.append(hidden[0].to(states.dtype))
-        return states.index_copy(0, batch.users, torch.stack(last, dim=1))
+        return states.index_copy(0, sequences.users, torch.stack(last, dim=1))
+
+    def step(self, inputs: Tensor, states: Tensor) -> Tensor:
+        """The states after one period of every user. **Shapes**: inputs [n, R, H + N_FEATURES], float32[n, R, H]."""
+        last = [
+            cell(inputs[None, :, r].contiguous(), states[None, :, r].contiguous())[1][0]
+            for r, cell in enumerate(self.cells)
+        ]
+        return torch.stack(last, dim=1).to(states.dtype)

@@ -14,7 +14,12 @@ def bag_weights(bags: Bags, idf: Float32) -> Float32:
     **Shapes**: idf float32[n_interests] -> float32[nnz]. The unknown interest has idf 0: it weighs nothing.
     **Source**: our decision (tf-idf with a damped count).
     """
-    return np.log1p(bags.counts.astype(np.float32)) * idf[bags.interests]
+    return weights_of(bags.counts, idf[bags.interests])
+
+
+def weights_of(counts: NDArray[np.integer], idf: Float32) -> Float32:
+    """The weights of these counts of interests with this idf. **Shapes**: [nnz] each."""
+    return np.log1p(counts.astype(np.float32)) * idf
 
 
 def inverse_frequency(n_owners: int, frequency: NDArray[np.int64]) -> Float32:

@@ -129,14 +129,12 @@ class DirtyMarks:
         """The embeddings of taken users are acknowledged; returns what the store must write (None: delete)."""
         writes: list[tuple[bytes, bytes | None]] = []
         for user in users:
-            published = self._taken.pop(user)
+            del self._taken[user]
             newer = self._waiting.get(user)
             if newer is None:
                 writes.append((user, None))
             else:
-                kept = newer._replace(earliest_day=min(newer.earliest_day, published.earliest_day))
-                self._waiting[user] = kept
-                writes.append((user, kept.encode()))
+                writes.append((user, newer.encode()))
         return writes
 
     def drop_below(self, watermark: int) -> list[bytes]:

@@ -73,11 +73,12 @@ def resolve(rows: Rows, scales: Sequence[Scale], n_users: int) -> Mapping[str, S
     resolved = {}
     for scale in scales:
         chosen = shown if scale is DAY else days | (rows.scale == scale.code)
-        resolved[scale.name] = _periods(rows, scale, np.flatnonzero(chosen))
+        resolved[scale.name] = periods_of(rows, scale, np.flatnonzero(chosen))
     return resolved
 
 
-def _periods(rows: Rows, scale: Scale, chosen: Int64) -> ScaleBags:
+def periods_of(rows: Rows, scale: Scale, chosen: Int64) -> ScaleBags:
+    """The periods of one scale that the chosen rows, its own and those of days, add up to."""
     if not len(chosen):
         return ScaleBags(np.zeros(0, np.int64), np.zeros(0, np.int64), Bags.empty())
     stored, user = rows.period[chosen], rows.user[chosen]

@@ -15,7 +15,8 @@ from state.errors import StoreUnavailable
 ROWS: Final = "default"
 MARKS: Final = "marks"
 META: Final = "meta"
-COLUMN_FAMILIES: Final = (ROWS, MARKS, META)
+CACHES: Final = "caches"
+COLUMN_FAMILIES: Final = (ROWS, MARKS, META, CACHES)
 
 
 @dataclass(frozen=True)

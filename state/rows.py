@@ -18,13 +18,14 @@ from state.periods import SCALE_BY_CODE, Int64
 VERSION = 1
 RECORD_KEY = b"\0partition"
 SEQ_EPOCH_BITS = 40
+PERIOD_BYTES = 4
 
 _HEADER_WORDS = 2
 _TIME_BIAS = 1 << 55
 _TIME_MASK = (1 << 56) - 1
 _PERIOD_BIAS = 1 << 31
-_KEY_TAIL = 6
-_PAIR = np.dtype([("interest", "<u4"), ("count", "<u4")])
+_KEY_TAIL = 2 + PERIOD_BYTES
+PAIR = np.dtype([("interest", "<u4"), ("count", "<u4")])
 
 
 def seq_of(epoch: int, offset: int) -> int:
@@ -61,7 +62,7 @@ def encode_values(seq: Int64, event_time_ms: Int64, bags: Bags) -> list[bytes]:
     pairs = np.ones(len(words), bool)
     pairs[starts] = False
     pairs[starts + 1] = False
-    body = np.empty(len(bags.interests), _PAIR)
+    body = np.empty(len(bags.interests), PAIR)
     body["interest"], body["count"] = bags.interests, bags.counts
     words[pairs] = body.view("<i8")
     words[starts] = seq
@@ -95,7 +96,7 @@ def decode_values(values: Sequence[bytes]) -> tuple[Int64, Int64, Bags]:
     pairs = np.ones(len(words), bool)
     pairs[starts] = False
     pairs[starts + 1] = False
-    body = words[pairs].view(_PAIR)
+    body = words[pairs].view(PAIR)
     return seq, event_time_ms, Bags(offsets, body["interest"].astype(np.uint32), body["count"].astype(np.uint32))
 
 
@@ -117,6 +118,15 @@ def decode_keys(keys: Sequence[bytes]) -> tuple[list[bytes], Int64, Int64, Int64
 
     **Raises** `StoreCorrupt` for a key that is no row's.
     """
+    scale, period = decode_tails(keys)
+    index: dict[bytes, int] = {}
+    add = index.setdefault
+    user = np.fromiter([add(key[:-_KEY_TAIL], len(index)) for key in keys], np.int64, len(keys))
+    return list(index), user, scale, period
+
+
+def decode_tails(keys: Sequence[bytes]) -> tuple[Int64, Int64]:
+    """Scale and period of row keys, int64[r] each. **Raises** `StoreCorrupt` for a key that is no row's."""
     tails = np.frombuffer(b"".join([key[-_KEY_TAIL:] for key in keys]), np.uint8)
     if len(tails) != _KEY_TAIL * len(keys):
         raise StoreCorrupt(f"a key is shorter than a row's key: key={min(keys, key=len)!r}")
@@ -124,11 +134,12 @@ def decode_keys(keys: Sequence[bytes]) -> tuple[list[bytes], Int64, Int64, Int64
     scale = tails[:, 1].astype(np.int64)
     if np.any(tails[:, 0]) or not np.isin(scale, list(SCALE_BY_CODE)).all():
         raise StoreCorrupt("a key does not end with a known scale")
-    period = np.ascontiguousarray(tails[:, 2:]).view(">u4").ravel().astype(np.int64) - _PERIOD_BIAS
-    index: dict[bytes, int] = {}
-    add = index.setdefault
-    user = np.fromiter([add(key[:-_KEY_TAIL], len(index)) for key in keys], np.int64, len(keys))
-    return list(index), user, scale, period
+    return scale, decode_periods(tails[:, 2:].tobytes())
+
+
+def decode_periods(raw: bytes) -> Int64:
+    """The periods at the ends of row keys, int64[r]. **Units**: `PERIOD_BYTES` each."""
+    return np.frombuffer(raw, ">u4").astype(np.int64) - _PERIOD_BIAS
 
 
 def decode_rows(keys: Sequence[bytes], values: Sequence[bytes]) -> tuple[list[bytes], Rows]:

@@ -1,4 +1,4 @@
-"""One partition's database: the rows, the partition record, the dirty marks and how far the changelog was applied.
+"""One partition's database: rows, partition record, dirty marks, hidden caches, and how far the changelog was applied.
 
 Invariants: the store is never ahead of the changelog, since callers write here only what a committed transaction
 holds (I2); rows, record, marks and changelog offset change in one WriteBatch (I3); no iterator outlives a call (I7);
@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rocksdict import Rdict, WriteBatch
+from rocksdict import ColumnFamily, Rdict, WriteBatch
 
 from state.dirty import DirtyMarks, Mark
 from state.errors import FormatUnknown, StoreUnavailable
 from state.history import Rows
-from state.options import MARKS, META, StoreResources, open_database
+from state.options import CACHES, MARKS, META, StoreResources, open_database
 from state.record import PartitionRecord, decode_record, encode_record
 from state.replay import Record, newest_per_user
 from state.rows import RECORD_KEY, decode_rows, scan_range, seq_of, user_of
+from state.view import StoreView
 
 FORMAT: Final = b"1"
 # Kafka's compaction forgets tombstones after delete.retention.ms, which we set to this on changelogs.
@@ -55,10 +56,11 @@ class Changes:
 
 
 class Held(NamedTuple):
-    """What a store has of one user: the keys of the rows, and how many marks."""
+    """What a store has of one user: the keys of the rows, how many marks and how many hidden caches."""
 
     rows: list[bytes]
     marks: int
+    caches: int
 
 
 class BagStore:
@@ -72,8 +74,11 @@ class BagStore:
         self._db = open_database(path, resources)
         self._marks_db: Rdict = self._db.get_column_family(MARKS)
         self._meta_db: Rdict = self._db.get_column_family(META)
+        self._caches_db: Rdict = self._db.get_column_family(CACHES)
         self._marks_cf = self._db.get_column_family_handle(MARKS)
         self._meta_cf = self._db.get_column_family_handle(META)
+        self._caches_cf = self._db.get_column_family_handle(CACHES)
+        self._has_caches = next(iter(self._caches_db.keys()), None) is not None
         self._broken = False
         self._check_format()
         self.changelog_offset, self._applied_at_s = self._read_applied()
@@ -122,7 +127,12 @@ class BagStore:
         while iterator.valid() and (key := iterator.key()) < after:
             keys.append(key)
             iterator.next()
-        return Held(keys, int(user in self.marks))
+        return Held(keys, int(user in self.marks), int(self._caches_db.get(user) is not None))
+
+    def view(self) -> StoreView:
+        """What is stored now; to be asked for where the store is written, and dropped before it is closed."""
+        self._refuse_broken()
+        return StoreView(self._db.iter(), self._caches_db.iter())
 
     def users_after(self, user: bytes, n: int) -> list[bytes]:
         """The next n users in the order of their ids, for a walk over everybody; ``b""`` begins it."""
@@ -142,24 +152,27 @@ class BagStore:
         for key, value in changes.rows:
             batch.delete(key) if value is None else batch.put(key, value)
         batch.put(RECORD_KEY, encode_record(changes.record))
-        self._put_marks(batch, changes.marks)
+        self._put(batch, changes.marks, self._marks_cf)
         self.marks.forget(changes.erased)
-        for user in changes.erased:
-            batch.delete(user, self._marks_cf)
+        for family in (self._marks_cf, self._caches_cf):
+            self._put(batch, [(user, None) for user in changes.erased], family)
         # Whoever writes the changelog is at its end: the wall clock dates the disk, no row depends on it.
         self._write_applied(batch, changes.changelog_offset, time.time())
         self.record = changes.record
 
-    def clear_marks(self, marks: Sequence[Write]) -> None:
-        """Write marks alone, after an embedding was acknowledged."""
+    def clear_marks(self, marks: Sequence[Write], caches: Sequence[Write] = ()) -> None:
+        """Write marks and hidden caches, after embeddings were acknowledged."""
         batch = WriteBatch(raw_mode=True)
-        self._put_marks(batch, marks)
+        self._put(batch, marks, self._marks_cf)
+        self._put(batch, caches, self._caches_cf)
+        self._has_caches = self._has_caches or bool(caches)
         self._write(batch)
 
     def replay(self, records: Iterable[Record], changelog_offset: int) -> None:
         """Apply changelog records in order: the last one of a key wins.
 
-        Users of rows at or above the published watermark become dirty, marks below it are dropped.
+        Users of rows at or above the published watermark become dirty, marks below it are dropped. Users of the
+        records and of dropped marks lose their hidden caches: no mark will say what changed since.
         """
         newest = {record[0]: record for record in records}
         newest_ms = max((timestamp_ms for _, _, timestamp_ms in newest.values()), default=None)
@@ -173,8 +186,12 @@ class BagStore:
         if stored is not None:
             put(RECORD_KEY, stored)
         dirty = newest_per_user(newest.values(), watermark)
-        self._put_marks(batch, self.marks.replay(dirty.users, dirty.columns))
-        self._put_marks(batch, [(user, None) for user in self.marks.drop_below(watermark)])
+        self._put(batch, self.marks.replay(dirty.users, dirty.columns), self._marks_cf)
+        published = self.marks.drop_below(watermark)
+        self._put(batch, [(user, None) for user in published], self._marks_cf)
+        if self._has_caches:
+            touched = {user_of(key) for key in newest}.union(published)
+            self._put(batch, [(user, None) for user in touched], self._caches_cf)
         if dirty.newest_seq > self._replayed_seq:
             put(_REPLAYED_KEY, _SEQ.pack(dirty.newest_seq), self._meta_cf)
             self._replayed_seq = dirty.newest_seq
@@ -188,11 +205,11 @@ class BagStore:
         # RocksDB repeats the error of a failed write when it is closed; whoever met it knows already.
         forgiving = suppress(Exception) if self._broken else nullcontext()
         self._broken = True
-        for handle in (self._marks_db, self._meta_db, self._db):
+        for handle in (self._marks_db, self._meta_db, self._caches_db, self._db):
             with forgiving:
                 handle.close()
         # The lock is freed when the last handle dies, column families' included.
-        del self._marks_cf, self._meta_cf, self._marks_db, self._meta_db, self._db
+        del self._marks_cf, self._meta_cf, self._caches_cf, self._marks_db, self._meta_db, self._caches_db, self._db
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes on disk, estimated number of rows, and bytes waiting for compaction."""
@@ -203,9 +220,10 @@ class BagStore:
         }
         return {name: self._db.property_int_value(key) or 0 for name, key in names.items()}
 
-    def _put_marks(self, batch: WriteBatch, marks: Sequence[Write]) -> None:
-        for user, mark in marks:
-            batch.delete(user, self._marks_cf) if mark is None else batch.put(user, mark, self._marks_cf)
+    @staticmethod
+    def _put(batch: WriteBatch, writes: Sequence[Write], family: ColumnFamily) -> None:
+        for key, value in writes:
+            batch.delete(key, family) if value is None else batch.put(key, value, family)
 
     def _write_applied(self, batch: WriteBatch, changelog_offset: int, at_s: float) -> None:
         batch.put(_APPLIED_KEY, _APPLIED.pack(changelog_offset, at_s), self._meta_cf)

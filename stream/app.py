@@ -20,7 +20,7 @@ from faust.stores import STORES
 from faust.transport.drivers import TRANSPORTS
 
 from lurm_model.bundle import Bundle
-from lurm_model.encoder import Encoder
+from lurm_model.incremental import IncrementalEncoder
 from state.options import StoreOptions, StoreResources
 from state.periods import Scale, format_scales
 from state.record import PartitionRecord
@@ -76,7 +76,7 @@ class Worker:
         writer = EmbeddingWriter(bundle.model_id, bundle.space_id, settings.encode.dtype)
         # The event loop needs a core of its own: encoding on all of them makes both slower.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
-        encoder = Encoder(bundle, settings.model.device)
+        encoder = IncrementalEncoder(bundle, settings.model.device)
         self._describe(bundle, encoder.device)
         encode = settings.encode
         self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)

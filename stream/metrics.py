@@ -16,6 +16,7 @@ from stream.events import Reason
 from stream.exits import ENDINGS
 
 OUTCOMES: Final = ("received", "applied", "skipped", "rejected")
+CACHE_OUTCOMES: Final = ("hit", "stale", "miss")
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 _SIZES = (1.0, 10.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0)
@@ -145,6 +146,12 @@ class WorkerMetrics:
             registry=registry,
             buckets=_SIZES,
         )
+        self.encode_cache = Counter(
+            "lurm_encode_cache",
+            "Encoded users by their hidden cache. Mostly stale for hours: events come a day late, each costs a life.",
+            ["outcome"],
+            registry=registry,
+        )
         self.published = Counter(
             "lurm_embeddings_published",
             "Acknowledged embeddings. Stands still while users are dirty: LurmEncodingBehind.",
@@ -267,6 +274,8 @@ class WorkerMetrics:
     def _touch_labels(self) -> None:
         for outcome in OUTCOMES:
             self.events.labels(outcome)
+        for outcome in CACHE_OUTCOMES:
+            self.encode_cache.labels(outcome)
         for reason in Reason:
             self.rejections.labels(reason.value)
         for how in ENDINGS:

@@ -172,7 +172,7 @@ class Partition:
             erased_below=erased_below,
             rows=len(held.rows),
             marks=held.marks,
-            caches=0,
+            caches=held.caches,
             changelog_after=-1 if self.store.changelog_offset is None else self.store.changelog_offset,
             embedding_offset=embedding_offset,
             erased_at_ms=shared.now_ms(),
@@ -189,14 +189,17 @@ class Partition:
         tombstone = {topic: [Outgoing(user, None)]}
         return (await self._embeddings.transact("erase_embedding", tombstone, self._shared.now_ms()))[topic]
 
-    async def publish(self, embeddings: Sequence[Outgoing], taken: Sequence[bytes]) -> None:
-        """Write embeddings, and clear the marks of the users they cover once the broker has acknowledged them."""
+    async def publish(self, embeddings: Sequence[Outgoing]) -> None:
+        """Write embeddings; when this returns, the broker has acknowledged them."""
         shared = self._shared
         if embeddings:
             start = perf_counter()
             await self._embeddings.transact("encode", {shared.names.embeddings: embeddings}, shared.now_ms())
             shared.metrics.publish.observe(perf_counter() - start)
-        self.store.clear_marks(self.store.marks.publish(taken))
+
+    def clear(self, taken: Sequence[bytes], caches: Sequence[Write]) -> None:
+        """The embeddings of these users are published: clear their marks and keep the hidden caches."""
+        self.store.clear_marks(self.store.marks.publish(taken), caches)
         passing("encode.cleared")
 
     async def idle(self) -> None:

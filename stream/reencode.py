@@ -5,20 +5,18 @@ overload freshness degrades and correctness does not. Encoding runs in one execu
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lurm_model.encoder import Encoder
+from lurm_model.incremental import IncrementalEncoder
+from state.caches import NONE
 from state.dirty import Mark
-from state.history import resolve
-from state.periods import Int64
-from state.rollup import users_to_roll_up
+from state.view import StoreView
 from stream.embedding_record import EmbeddingWriter
+from stream.encoding import EncodedUsers, encode_users
 from stream.failpoints import passing
 from stream.ownership import Ownership
 from stream.partition import Partition
@@ -28,27 +26,16 @@ from stream.transactions import Outgoing
 _ROLL_UP_USERS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedUsers:
-    """One encoded batch. **Shapes**: vectors [n, M, H], seq and event_time_ms int64[n]."""
-
-    users: list[bytes]
-    vectors: NDArray[np.float32]
-    seq: Int64
-    event_time_ms: Int64
-    to_roll_up: list[bytes]
-
-    @property
-    def mean_norm(self) -> float:
-        """The mean length of the users' vectors, each taken as one."""
-        return float(np.linalg.norm(self.vectors.reshape(len(self.users), -1), axis=1).mean()) if self.users else 0.0
-
-
 class Reencoder:
     """Runs the encode cycles of a worker."""
 
     def __init__(
-        self, ownership: Ownership, encoder: Encoder, writer: EmbeddingWriter, interval_s: float, batch_users: int
+        self,
+        ownership: Ownership,
+        encoder: IncrementalEncoder,
+        writer: EmbeddingWriter,
+        interval_s: float,
+        batch_users: int,
     ) -> None:
         self._ownership = ownership
         self._encoder = encoder
@@ -76,24 +63,26 @@ class Reencoder:
                 taken = self._take(partition)
                 if not taken:
                     return
-                await self._publish(partition, taken)
+                await self._publish(partition, list(taken), taken)
             remaining -= len(taken)
 
     def _take(self, partition: Partition) -> dict[bytes, Mark]:
         return partition.store.marks.take(self._batch_users) if self._ownership.recovered else {}
 
-    async def _publish(self, partition: Partition, taken: dict[bytes, Mark]) -> None:
-        encoded = await self._encode(partition, list(taken))
+    async def _publish(self, partition: Partition, users: Sequence[bytes], taken: Mapping[bytes, Mark]) -> None:
+        """Encode and publish. Marks and caches change last: whatever a crash prevents before is repeated."""
+        encoded = await self._encode(partition, users, taken)
         passing("encode.encoded")
-        await partition.publish(self._outgoing(partition, encoded), list(taken))
+        await partition.publish(self._outgoing(partition, encoded))
         now_ms = self._ownership.shared.now_ms()
         metrics = self._ownership.shared.metrics
         metrics.published.inc(len(encoded.users))
         metrics.norm.set(encoded.mean_norm)
         for mark in taken.values():
             metrics.freshness.observe(max(0.0, (now_ms - mark.first_ms) / 1000))
-        for users in _chunks(encoded.to_roll_up, _ROLL_UP_USERS):
-            await partition.roll_up(users)
+        for chunk in _chunks(encoded.to_roll_up, _ROLL_UP_USERS):
+            await partition.roll_up(chunk)
+        partition.clear(list(taken), encoded.caches)
 
     async def _sweep_until(self, partition: Partition, end_s: float) -> None:
         """After the model changed, walk over everybody: a batch at least, and what is left of the interval."""
@@ -111,27 +100,25 @@ class Reencoder:
     async def _sweep(self, partition: Partition, after: bytes) -> None:
         users = partition.store.users_after(after, self._batch_users)
         if users:
-            encoded = await self._encode(partition, users)
-            await partition.publish(self._outgoing(partition, encoded), [])
-            self._ownership.shared.metrics.published.inc(len(encoded.users))
+            await self._publish(partition, users, {})
         partition.sweep_after = users[-1] if users else None
 
-    async def _encode(self, partition: Partition, users: Sequence[bytes]) -> EncodedUsers:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_now, partition, users)
+    async def _encode(self, partition: Partition, users: Sequence[bytes], taken: Mapping[bytes, Mark]) -> EncodedUsers:
+        # Marks, rows and caches are of one instant: nothing is awaited, so nothing written, since the marks were taken.
+        view, never = partition.store.view(), Mark(0, 0, 0, NONE)
+        changed = sorted((user, taken.get(user, never).earliest_day) for user in users)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_now, view, changed)
 
-    def _encode_now(self, partition: Partition, users: Sequence[bytes]) -> EncodedUsers:
-        shared, start = self._ownership.shared, perf_counter()
+    def _encode_now(self, view: StoreView, changed: Sequence[tuple[bytes, int]]) -> EncodedUsers:
+        metrics, start = self._ownership.shared.metrics, perf_counter()
         passing("encode.started")
-        found, rows = partition.store.read_users(users)
-        n = len(found)
-        vectors = self._encoder.encode(resolve(rows, shared.scales, n), n)
-        seq, event_time_ms = np.zeros(n, np.int64), np.full(n, np.iinfo(np.int64).min)
-        np.maximum.at(seq, rows.user, rows.seq)
-        np.maximum.at(event_time_ms, rows.user, rows.event_time_ms)
-        old = [found[i] for i in users_to_roll_up(rows, shared.scales, n).tolist()]
-        shared.metrics.encode.observe(perf_counter() - start)
-        shared.metrics.encode_users.observe(n)
-        return EncodedUsers(found, vectors, seq, event_time_ms, old)
+        users, earliest_day = zip(*changed, strict=True)
+        encoded = encode_users(view, self._encoder, users, np.array(earliest_day, np.int64))
+        metrics.encode.observe(perf_counter() - start)
+        metrics.encode_users.observe(len(users))
+        for outcome, n in encoded.outcomes.items():
+            metrics.encode_cache.labels(outcome).inc(n)
+        return encoded
 
     def _outgoing(self, partition: Partition, encoded: EncodedUsers) -> list[Outgoing]:
         return self._writer.records(partition.number, encoded, self._ownership.shared.now_ms())

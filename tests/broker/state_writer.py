@@ -15,7 +15,7 @@ from state.record import Ledger, PartitionRecord, encode_record
 from state.rollup import roll_up
 from state.rows import RECORD_KEY, decode_rows, encode_keys, encode_values
 from stream.embedding import EmbeddingWriter
-from stream.reencode import EncodedUsers
+from stream.encoding import EncodedUsers
 from stream.settings import Settings
 from tests.brokers import producer
 from tests.plain import PlainEvent

@@ -19,7 +19,7 @@ def test_an_erased_user_is_gone_and_can_begin_a_new_life(one_settings: Settings,
     assert lurm(one_settings, "inspect", "ann").exit_code == 0
 
     receipt = erased(one_settings, "ann")
-    assert (receipt.user_id, receipt.removed.rows, receipt.verified.ok) == ("ann", 5, True)
+    assert (receipt.user_id, receipt.removed.rows, receipt.removed.caches, receipt.verified.ok) == ("ann", 5, 1, True)
     assert not receipt.verified.new_life
     (held,) = [each for each in receipt.partitions if each.removed.rows]
     assert (held.last_row_tombstone or 0) - (held.first_row_tombstone or 0) == 4

@@ -1,0 +1,185 @@
+"""Incremental inference: a user's vectors from a hidden cache of the closed days and the rows of newer ones.
+
+A period's value is linear in its weights, so a period that goes on (a month) is cached as its value so far and its
+bag, and a newer day adds, pair by pair, what its weight gains. Two steps: `close` takes every day before the user's
+newest into the cache, `finish` adds the newest and answers. A user without a cache closes the whole life.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lurm_model.bundle import Bundle
+from lurm_model.codebook import content_id
+from lurm_model.collate import Sequences, dates, pack, period_features, to_device
+from lurm_model.encoder import Encoder
+from lurm_model.growth import Growth, grow, open_bags
+from lurm_model.smen import bag_values
+from lurm_model.time_aggregation import TimeAggregation
+from state.caches import NONE, VERSION, Caches, CacheShape
+from state.errors import StoreCorrupt
+from state.history import Rows, ScaleBags, newest_days, periods_of
+from state.periods import DAY, Int64, Scale, window_start
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The vectors of n caches on the device, S scales, day first.
+
+    **Shapes**: states float32[n, S, R, H] after the last closed periods, open float32[n, S - 1, R, H] the values so far
+    of the open periods of all scales but the day, sums float32[n, n_sums * H] of the whole life so far.
+    """
+
+    states: Tensor
+    open: Tensor
+    sums: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """What is newer than the caches in one scale. **Shapes**: weights float32[nnz] on the device, what pairs gain."""
+
+    periods: ScaleBags
+    growth: Growth
+    indices: Tensor
+    weights: Tensor
+
+
+class IncrementalEncoder(Encoder):
+    """An encoder with hidden caches: equal to the full encode up to float rounding, at the cost of what is new."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        super().__init__(bundle, device)
+        config = bundle.config
+        self.scales = config.scale_objects
+        # Without a coarse scale the day scale shows every day.
+        self.windowed = len(self.scales) > 1
+        n_state, n_sums = config.n_recurrent * config.d_anchor, config.n_sums * config.d_anchor
+        self._widths = [len(self.scales) * n_state, (len(self.scales) - 1) * n_state, n_sums]
+        precision = "bfloat16" if self._on_cuda else "float32"
+        # Not the model's id: items new to the codebook change no vector, and so no cache.
+        tag = content_id(str(VERSION).encode(), bundle.space_id.encode(), precision.encode())
+        self.shape = CacheShape(bytes.fromhex(tag), len(self.scales), sum(self._widths))
+
+    def advance(self, caches: Caches, rows: Rows) -> tuple[NDArray[np.float32], Caches]:
+        """Every user's M vectors, float32[n, M, H], and the caches with all days before their newest closed.
+
+        ``rows`` are what the caches leave to read (`state.view`), with at least one day of every user.
+        **Raises** `StoreCorrupt` for a user without a day.
+        """
+        newest = newest_days(rows, len(caches))
+        if np.any(newest == NONE):
+            raise StoreCorrupt("a user has rows and no day: wipe the partition's folder, its changelog restores it")
+        users = np.flatnonzero(caches.closed_day != newest - 1)
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self._on_cuda):
+            if len(users):
+                place = np.full(len(caches), -1)
+                place[users] = np.arange(len(users))
+                some = Rows(place[rows.user], rows.scale, rows.period, rows.seq, rows.event_time_ms, rows.bags)
+                caches = caches.replace(users, self._close(caches.take(users), some, newest[users]))
+            return self._finish(caches, rows, newest), caches
+
+    def _close(self, caches: Caches, rows: Rows, newest: Int64) -> Caches:
+        """Close every day before the newest. Rows of user -1 are others'."""
+        after = Caches(caches.head.copy(), caches.bags)
+        head, first = after.head, caches.closed_day + 1
+        start = window_start(newest) if self.windowed else np.full(len(caches), NONE)
+        moved = head["window_start"] != start
+        head["last_period"][moved, 0] = NONE
+        known = self._known(after)
+        known.states[self._put(np.flatnonzero(moved)), 0] = 0
+        older = (rows.user >= 0) & ((rows.scale != DAY.code) | (rows.period < newest[rows.user]))
+        np.maximum.at(head["seq"], rows.user[older], rows.seq[older])
+        newer = []
+        for s, scale in enumerate(self.scales):
+            since = np.where(moved, start, first) if scale is DAY else first
+            chosen = np.flatnonzero(older & _counts_in(scale, rows, since))
+            newer.append(self._newer(after, s, periods_of(rows, scale, chosen)))
+            self._close_scale(after, s, newer[s], scale.of_day(newest), known)
+        head["closed_day"], head["window_start"] = newest - 1, start
+        bags = open_bags(caches, [each.periods for each in newer], head["open_period"])
+        head["n_pairs"] = np.diff(bags.offsets).reshape(head["n_pairs"].shape)
+        parts = (known.states, known.open, known.sums)
+        head["vectors"] = torch.cat([part.flatten(1) for part in parts], dim=1).cpu().numpy()
+        return Caches(head, bags)
+
+    def _close_scale(self, after: Caches, s: int, newer: Newer, current: Int64, known: Known) -> None:
+        """Take newer periods of one scale in: the user's current one goes on, those before it are closed."""
+        head, scale, periods, growth = after.head, self.scales[s], newer.periods, newer.growth
+        user = periods.user
+        inputs, values = self._inputs(s, newer, known)
+        if s == len(self.scales) - 1:
+            of_life = periods.bags.offsets[np.searchsorted(user, np.arange(len(after) + 1))]
+            known.sums.add_(bag_values(newer, self._put(of_life), self._table.sums))
+            np.add.at(head["life_norm_sq"], user, growth.gain_sq)
+        goes_on = periods.period == current[user]
+        closed, going = np.flatnonzero(~goes_on), np.flatnonzero(goes_on)
+        packed, batch_sizes, users = pack(user[closed], len(after))
+        sequences = Sequences(self._put(closed[packed]), torch.from_numpy(batch_sizes), self._put(users))
+        known.states[:, s] = self._time(s).run(inputs, sequences, known.states[:, s])
+        # Periods ascend, so a user's last one stays.
+        head["last_period"][user[closed], s] = periods.period[closed]
+        if scale is not DAY:
+            head["open_period"][:, s] = NONE
+            columns = {"open_period": periods.period, "norm_sq": growth.norm_sq, "n_events": growth.n_events}
+            for name, column in columns.items():
+                head[name][user[going], s] = column[going]
+            known.open[self._put(user[going]), s - 1] = values[self._put(going)]
+
+    def _finish(self, caches: Caches, rows: Rows, newest: Int64) -> NDArray[np.float32]:
+        """The vectors, with the newest day on top of caches that hold everything before it."""
+        chosen = np.flatnonzero((rows.scale == DAY.code) & (rows.period == newest[rows.user]))
+        user, bags, known = rows.user[chosen], rows.bags.take(chosen), self._known(caches)
+        states = []
+        for s, scale in enumerate(self.scales):
+            newer = self._newer(caches, s, ScaleBags(user, scale.of_day(newest), bags))
+            inputs, _ = self._inputs(s, newer, known)
+            states.append(self._time(s).step(inputs, known.states[:, s]))
+        # The last scale is the life's.
+        sums = known.sums + bag_values(newer, self._put(bags.offsets), self._table.sums)
+        norm_sq = caches.head["life_norm_sq"] + newer.growth.gain_sq
+        life = self._smen.life(sums, self._put(norm_sq.astype(np.float32)))
+        stacked = torch.stack(states)
+        present = torch.ones(stacked.shape[:2], dtype=torch.bool, device=self.device)
+        vectors = torch.cat([life, self._smen.scales(stacked, present)], dim=1)
+        return vectors.float().cpu().numpy()
+
+    def _newer(self, caches: Caches, s: int, periods: ScaleBags) -> Newer:
+        growth = grow(caches, s, periods, self._idf)
+        return Newer(periods, growth, self._put(periods.bags.interests.astype(np.int64)), self._put(growth.weights))
+
+    def _inputs(self, s: int, newer: Newer, known: Known) -> tuple[Tensor, Tensor]:
+        """What enters the recurrence, and the periods' values. **Shapes**: float32[k, R, H + features], [k, R, H]."""
+        config, periods, growth = self._config, newer.periods, newer.growth
+        values = bag_values(newer, self._put(periods.bags.offsets), self._table.recurrent)
+        values = values.view(-1, config.n_recurrent, config.d_anchor)
+        if s > 0:
+            known_in_part = np.flatnonzero(growth.continues)
+            values[self._put(known_in_part)] += known.open[self._put(periods.user[known_in_part]), s - 1]
+        date = dates(periods.period, self.scales[s], config)
+        features = period_features(growth.norm_sq, growth.gap, growth.n_events, growth.n_distinct, date)
+        norm_sq = self._put(growth.norm_sq.astype(np.float32))
+        return self._time(s).inputs(values, norm_sq, self._put(features)), values
+
+    def _time(self, s: int) -> TimeAggregation:
+        return cast("TimeAggregation", self._smen.time[self.scales[s].name])
+
+    def _known(self, caches: Caches) -> Known:
+        config = self._config
+        n_scales, state = len(self.scales), (config.n_recurrent, config.d_anchor)
+        states, started, sums = torch.split(self._put(np.array(caches.head["vectors"])), self._widths, dim=1)
+        shapes = (len(caches), n_scales, *state), (len(caches), n_scales - 1, *state)
+        return Known(states.reshape(shapes[0]), started.reshape(shapes[1]), sums)
+
+    def _put(self, array: NDArray[Any]) -> Tensor:
+        return to_device(torch.from_numpy(array), self.device)
+
+
+def _counts_in(scale: Scale, rows: Rows, first_day: Int64) -> NDArray[np.bool_]:
+    """Which rows add to the scale's periods: its own, and those of days from the user's first one on."""
+    own, day = rows.scale == scale.code, rows.scale == DAY.code
+    return np.where(day, rows.period >= first_day[rows.user], own)

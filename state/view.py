@@ -1,0 +1,107 @@
+"""What a store holds at one instant, read for a whole batch of users: their caches, and the rows these leave to read.
+
+Invariant: both iterators were made with no write between them, so they show one state of the database; nothing here
+outlives the call that asked for it (I7).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from state.caches import NONE, Caches
+from state.history import Rows
+from state.periods import DAY, Int64, window_start
+from state.rows import PERIOD_BYTES, decode_periods, decode_tails, decode_values, encode_keys, scan_range
+
+_DAYS = bytes([0, DAY.code])
+_AFTER_DAYS = bytes([0, DAY.code + 1])
+
+
+class StoreView:
+    """Reads one instant of a store, from one thread; cheapest when the users come in order of their ids."""
+
+    def __init__(self, rows: Any, caches: Any) -> None:
+        self._rows = rows
+        self._caches = caches
+
+    def caches(self, users: Sequence[bytes]) -> list[bytes | None]:
+        """The stored cache of every user, None where there is none."""
+        iterator = self._caches
+        found: list[bytes | None] = []
+        for user in users:
+            iterator.seek(user)
+            found.append(iterator.value() if iterator.valid() and iterator.key() == user else None)
+        return found
+
+    def rows(self, users: Sequence[bytes], caches: Caches, windowed: bool) -> tuple[Rows, NDArray[np.bool_]]:
+        """The rows that the caches leave to read, and whose cache holds, bool[n]: of the others all rows are there.
+
+        Whose window has moved (``windowed``: days before it are not shown) gets the days from its start on. A cache
+        does not hold if the row of the day after its closed one is gone, rolled up without it. ``user`` of the rows is
+        a place in ``users``.
+        """
+        first = caches.closed_day + 1
+        newest, values = self._newest(users, caches.closed_day != NONE)
+        holds = newest >= first
+        if windowed:
+            start = window_start(np.where(holds, newest, 0))
+            moved = holds & (start != caches.head["window_start"])
+            first = np.where(moved, np.minimum(first, start), first)
+        # With no cache or a late start there is more to read than the newest day.
+        values = [value if one else None for value, one in zip(values, (newest == first).tolist(), strict=True)]
+        rows = self._read(users, first, holds, values)
+        lost = holds & ~_have_day(rows, caches.closed_day + 1)
+        if lost.any():
+            holds &= ~lost
+            rows = self._read(users, first, holds, [None] * len(users))
+        return rows, holds
+
+    def _newest(self, users: Sequence[bytes], wanted: NDArray[np.bool_]) -> tuple[Int64, list[bytes | None]]:
+        """The newest day row of the wanted users: its day, before all days for the others, and its value."""
+        iterator = self._rows
+        tails: list[bytes] = []
+        values: list[bytes | None] = []
+        for user, is_wanted in zip(users, wanted.tolist(), strict=True):
+            tail, value = bytes(PERIOD_BYTES), None
+            if is_wanted:
+                iterator.seek_for_prev(user + _AFTER_DAYS)
+                if iterator.valid() and (key := iterator.key())[:-PERIOD_BYTES] == user + _DAYS:
+                    tail, value = key[-PERIOD_BYTES:], iterator.value()
+            tails.append(tail)
+            values.append(value)
+        newest = decode_periods(b"".join(tails))
+        return np.where([value is None for value in values], NONE, newest), values
+
+    def _read(
+        self, users: Sequence[bytes], first: Int64, holds: NDArray[np.bool_], known: Sequence[bytes | None]
+    ) -> Rows:
+        iterator = self._rows
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        lengths: list[int] = []
+        starts = encode_keys(users, np.arange(len(users)), np.full(len(users), DAY.code), first)
+        for user, start, from_day, value in zip(users, starts, holds.tolist(), known, strict=True):
+            before = len(keys)
+            if value is not None:
+                keys.append(start)
+                values.append(value)
+            else:
+                begin, after = (start, user + _AFTER_DAYS) if from_day else scan_range(user)
+                iterator.seek(begin)
+                while iterator.valid() and (key := iterator.key()) < after:
+                    keys.append(key)
+                    values.append(iterator.value())
+                    iterator.next()
+            lengths.append(len(keys) - before)
+        scale, period = decode_tails(keys)
+        seq, event_time_ms, bags = decode_values(values)
+        return Rows(np.repeat(np.arange(len(users)), lengths), scale, period, seq, event_time_ms, bags)
+
+
+def _have_day(rows: Rows, day: Int64) -> NDArray[np.bool_]:
+    """Which users have a row of their day, bool[n]."""
+    have = np.zeros(len(day), bool)
+    have[rows.user[(rows.scale == DAY.code) & (rows.period == day[rows.user])]] = True
+    return have
