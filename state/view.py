@@ -28,11 +28,11 @@ class StoreView:
 
     def caches(self, users: Sequence[bytes]) -> list[bytes | None]:
         """The stored cache of every user, None where there is none."""
-        iterator = self._caches
+        seek, read_key, read_value = self._caches.seek, self._caches.key, self._caches.value
         found: list[bytes | None] = []
         for user in users:
-            iterator.seek(user)
-            found.append(iterator.value() if iterator.valid() and iterator.key() == user else None)
+            seek(user)
+            found.append(read_value() if read_key() == user else None)
         return found
 
     def rows(self, users: Sequence[bytes], caches: Caches, windowed: bool) -> tuple[Rows, NDArray[np.bool_]]:
@@ -60,17 +60,15 @@ class StoreView:
 
     def _newest(self, users: Sequence[bytes], wanted: NDArray[np.bool_]) -> tuple[Int64, list[bytes | None]]:
         """The newest day row of the wanted users: its day, before all days for the others, and its value."""
-        iterator = self._rows
-        tails: list[bytes] = []
-        values: list[bytes | None] = []
-        for user, is_wanted in zip(users, wanted.tolist(), strict=True):
-            tail, value = bytes(PERIOD_BYTES), None
-            if is_wanted:
-                iterator.seek_for_prev(user + _AFTER_DAYS)
-                if iterator.valid() and (key := iterator.key())[:-PERIOD_BYTES] == user + _DAYS:
-                    tail, value = key[-PERIOD_BYTES:], iterator.value()
-            tails.append(tail)
-            values.append(value)
+        seek, read_key, read_value = self._rows.seek_for_prev, self._rows.key, self._rows.value
+        tails = [bytes(PERIOD_BYTES)] * len(users)
+        values: list[bytes | None] = [None] * len(users)
+        for place in np.flatnonzero(wanted).tolist():
+            user = users[place]
+            seek(user + _AFTER_DAYS)
+            key = read_key()
+            if key is not None and key.startswith(user + _DAYS):
+                tails[place], values[place] = key[-PERIOD_BYTES:], read_value()
         newest = decode_periods(b"".join(tails))
         return np.where([value is None for value in values], NONE, newest), values
 
@@ -78,23 +76,22 @@ class StoreView:
         self, users: Sequence[bytes], first: Int64, holds: NDArray[np.bool_], known: Sequence[bytes | None]
     ) -> Rows:
         iterator = self._rows
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        lengths: list[int] = []
         starts = encode_keys(users, np.arange(len(users)), np.full(len(users), DAY.code), first)
+        keys, values, lengths = list[bytes](), list[bytes](), list[int]()
         for user, start, from_day, value in zip(users, starts, holds.tolist(), known, strict=True):
-            before = len(keys)
             if value is not None:
                 keys.append(start)
                 values.append(value)
-            else:
-                begin, after = (start, user + _AFTER_DAYS) if from_day else scan_range(user)
-                iterator.seek(begin)
-                while iterator.valid() and (key := iterator.key()) < after:
-                    keys.append(key)
-                    values.append(iterator.value())
-                    iterator.next()
-            lengths.append(len(keys) - before)
+                lengths.append(1)
+                continue
+            n_before = len(keys)
+            begin, after = (start, user + _AFTER_DAYS) if from_day else scan_range(user)
+            iterator.seek(begin)
+            while iterator.valid() and (key := iterator.key()) < after:
+                keys.append(key)
+                values.append(iterator.value())
+                iterator.next()
+            lengths.append(len(keys) - n_before)
         scale, period = decode_tails(keys)
         seq, event_time_ms, bags = decode_values(values)
         return Rows(np.repeat(np.arange(len(users)), lengths), scale, period, seq, event_time_ms, bags)

@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-from tests.bench import ingest, restore
+from tests.bench import encode, ingest, restore
 from tests.bench.machine import describe
 from tests.brokers import kafka_home
 
 # What runs, by name: a function of (events or rows, rounds), and whether it needs real Kafka.
-BENCHMARKS = {"ingest": (ingest.run, True), "restore": (restore.run, False)}
+BENCHMARKS = {"ingest": (ingest.run, True), "restore": (restore.run, False), "encode": (encode.run, False)}
 
 
 def main() -> int:
