@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,6 +57,13 @@ def rows(users: list[bytes], scale: Scale, periods: Int64, n_interests: int) -> 
     user, period = np.repeat(np.arange(len(users)), len(periods)), np.tile(periods, len(users))
     keys = encode_keys(users, user, np.full(n, scale.code), period)
     return list(zip(keys, encode_values(np.zeros(n, np.int64), np.zeros(n, np.int64), bags), strict=True))
+
+
+class Rate(NamedTuple):
+    """Users per second by the clock, and per second of one core: on a busy machine only the latter repeats."""
+
+    clock: float
+    core: float
 
 
 class Lives:
@@ -114,15 +122,15 @@ class Lives:
             self.apply(rows(batch, DAY, np.array([TODAY + 1]), INTERESTS_A_DAY))
             yield partial(self._changed, batch, TODAY + 1)
 
-    def rate(self, pieces: Iterator[Callable[[], object]], n_batches: int | None = None) -> float:
+    def rate(self, pieces: Iterator[Callable[[], object]], n_batches: int | None = None) -> Rate:
         """Users per second over these pieces of work; what prepares them does not count."""
-        n = spent = 0.0
+        n, spent_s, spent_cpu_s = 0, 0.0, 0.0
         for batch, piece in zip(self.batches[:n_batches], pieces, strict=False):
-            start = perf_counter()
+            start, start_cpu = perf_counter(), process_time()
             piece()
-            spent += perf_counter() - start
+            spent_s, spent_cpu_s = spent_s + perf_counter() - start, spent_cpu_s + process_time() - start_cpu
             n += len(batch)
-        return n / spent
+        return Rate(n / spent_s, n / spent_cpu_s)
 
 
 def run(n_events: int, rounds: int) -> None:
@@ -148,30 +156,30 @@ def _beside_full(lives: Lives, rounds: int) -> None:
         "incremental, with its reads": (lives.incremental, None),
         "incremental, with its reads, first event of a day": (lives.tomorrow, None),
     }
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+    rates: dict[str, list[Rate]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, (pieces, n_batches) in sides.items():
             rates[name].append(lives.rate(pieces(), n_batches))
-    alone, read = (statistics.median(rates[name]) for name in list(rates)[:2])
+    alone, read = list(rates.values())[:2]
     for name, some in rates.items():
-        rate = statistics.median(some)
-        ratio = rate / (alone if "alone" in name else read)
-        print(f"{name:52} {rate:>10,.0f} users/s  ratio {ratio:6.1f}  (runs in k: {_in_k(some)})")
+        _report(name, some, alone if "alone" in name else read)
     lives.store.close()
 
 
 def _by_length(lives: dict[int, Lives], rounds: int) -> None:
-    rates: dict[int, list[float]] = {months: [] for months in lives}
+    rates: dict[int, list[Rate]] = {months: [] for months in lives}
     for _ in range(rounds):
         for months, each in lives.items():
             rates[months].append(each.rate(each.incremental()))
-    first = statistics.median(rates[LIVES_MONTHS[0]])
-    print("with its reads, by length of life; ratio: cost per user beside the shortest")
+    print("incremental, with its reads, by length of life; the ratio is to the shortest")
     for months, some in rates.items():
-        rate = statistics.median(some)
-        print(f"{months:>4} months {rate:>10,.0f} users/s  ratio {first / rate:.2f}  (runs in k: {_in_k(some)})")
+        _report(f"{months} months", some, rates[LIVES_MONTHS[0]])
         lives[months].store.close()
 
 
-def _in_k(rates: list[float]) -> str:
-    return " ".join(f"{rate / 1000:.1f}" for rate in rates)
+def _report(name: str, rates: list[Rate], peer: list[Rate]) -> None:
+    """The medians, with their ratio to the peer's."""
+    (clock, core), (peer_clock, peer_core) = (map(statistics.median, zip(*each, strict=True)) for each in (rates, peer))
+    runs = " ".join(f"{rate.clock / 1000:.1f}" for rate in rates)
+    print(f"{name:50} {clock:>8,.0f} users/s ({clock / peer_clock:.2f} x)  {core:>8,.0f} per core and second "
+          f"({core / peer_core:.2f} x)  (runs in k/s: {runs})")  # fmt: skip
