@@ -53,7 +53,7 @@ class Simulated:
         self.record = self.record.erasing_below(user, below)
         rows = [(key, None) for key in self.store.held(user.encode()).rows]
         self.store.apply(Changes(rows, self.record, 0, erased=[user.encode()]))
-        assert self.store.held(user.encode()) == ([], 0)
+        assert self.store.held(user.encode()) == ([], 0, 0)
 
 
 steps = st.one_of(
