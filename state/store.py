@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from rocksdict import ColumnFamily, Rdict, WriteBatch
 
@@ -53,14 +53,6 @@ class Changes:
     changelog_offset: int
     marks: Sequence[Write] = field(default=())
     erased: Sequence[bytes] = field(default=())
-
-
-class Held(NamedTuple):
-    """What a store has of one user: the keys of the rows, how many marks and how many hidden caches."""
-
-    rows: list[bytes]
-    marks: int
-    caches: int
 
 
 class BagStore:
@@ -117,17 +109,6 @@ class BagStore:
                 values.append(iterator.value())
                 iterator.next()
         return decode_rows(keys, values)
-
-    def held(self, user: bytes) -> Held:
-        """What there is of this user."""
-        self._refuse_broken()
-        first, after = scan_range(user)
-        keys, iterator = [], self._db.iter()
-        iterator.seek(first)
-        while iterator.valid() and (key := iterator.key()) < after:
-            keys.append(key)
-            iterator.next()
-        return Held(keys, int(user in self.marks), int(self._caches_db.get(user) is not None))
 
     def view(self) -> StoreView:
         """What is stored now; to be asked for where the store is written, and dropped before it is closed."""

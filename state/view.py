@@ -5,7 +5,7 @@ outlives the call that asked for it (I7).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from state.rows import PERIOD_BYTES, decode_periods, decode_tails, decode_values
 
 _DAYS = bytes([0, DAY.code])
 _AFTER_DAYS = bytes([0, DAY.code + 1])
+
+
+class Held(NamedTuple):
+    """What is stored of one user: the keys of the rows, and how many hidden caches."""
+
+    rows: list[bytes]
+    caches: int
 
 
 class StoreView:
@@ -34,6 +41,16 @@ class StoreView:
             seek(user)
             found.append(read_value() if read_key() == user else None)
         return found
+
+    def held(self, user: bytes) -> Held:
+        """What there is of this user."""
+        first, after = scan_range(user)
+        keys, iterator = [], self._rows
+        iterator.seek(first)
+        while iterator.valid() and (key := iterator.key()) < after:
+            keys.append(key)
+            iterator.next()
+        return Held(keys, len([value for value in self.caches([user]) if value is not None]))
 
     def rows(self, users: Sequence[bytes], caches: Caches, windowed: bool) -> tuple[Rows, NDArray[np.bool_]]:
         """The rows that the caches leave to read, and whose cache holds, bool[n]: of the others all rows are there.

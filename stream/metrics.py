@@ -30,6 +30,7 @@ class WorkerMetrics:
         self._add_events()
         self._add_partitions()
         self._add_encoding()
+        self._add_embeddings()
         self._add_recovery()
         self._add_storage()
         self._add_process()
@@ -152,6 +153,9 @@ class WorkerMetrics:
             ["outcome"],
             registry=registry,
         )
+
+    def _add_embeddings(self) -> None:
+        registry = self.registry
         self.published = Counter(
             "lurm_embeddings_published",
             "Acknowledged embeddings. Stands still while users are dirty: LurmEncodingBehind.",

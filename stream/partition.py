@@ -158,9 +158,9 @@ class Partition:
 
     async def _erase(self, marker: Marker, control_offset: int) -> None:
         shared, record, user = self._shared, self.record, marker.user.encode()
-        held = self.store.held(user)
+        held, marks = self.store.view().held(user), int(user in self.store.marks)
         embedding_offset = None
-        if marker.embedded or any(held):
+        if marker.embedded or marks or any(held):
             embedding_offset = await self._erase_embedding(user)
         # What was applied since the marker was written is in the same rows, and goes with them.
         erased_below = max(marker.end_offset, record.next_offset)
@@ -171,7 +171,7 @@ class Partition:
             applied_below=record.next_offset,
             erased_below=erased_below,
             rows=len(held.rows),
-            marks=held.marks,
+            marks=marks,
             caches=held.caches,
             changelog_after=-1 if self.store.changelog_offset is None else self.store.changelog_offset,
             embedding_offset=embedding_offset,
@@ -196,11 +196,6 @@ class Partition:
             start = perf_counter()
             await self._embeddings.transact("encode", {shared.names.embeddings: embeddings}, shared.now_ms())
             shared.metrics.publish.observe(perf_counter() - start)
-
-    def clear(self, taken: Sequence[bytes], caches: Sequence[Write]) -> None:
-        """The embeddings of these users are published: clear their marks and keep the hidden caches."""
-        self.store.clear_marks(self.store.marks.publish(taken), caches)
-        passing("encode.cleared")
 
     async def idle(self) -> None:
         """Wait until no transaction of this partition is in flight."""

@@ -82,7 +82,9 @@ class Reencoder:
             metrics.freshness.observe(max(0.0, (now_ms - mark.first_ms) / 1000))
         for chunk in _chunks(encoded.to_roll_up, _ROLL_UP_USERS):
             await partition.roll_up(chunk)
-        partition.clear(list(taken), encoded.caches)
+        marks = partition.store.marks.publish(taken)
+        partition.store.clear_marks(marks, encoded.caches)
+        passing("encode.cleared")
 
     async def _sweep_until(self, partition: Partition, end_s: float) -> None:
         """After the model changed, walk over everybody: a batch at least, and what is left of the interval."""

@@ -51,9 +51,10 @@ class Simulated:
         own = self.ends.setdefault(user.encode(), {0: 0})
         own[0] = max(own[0], below)
         self.record = self.record.erasing_below(user, below)
-        rows = [(key, None) for key in self.store.held(user.encode()).rows]
+        rows = [(key, None) for key in self.store.view().held(user.encode()).rows]
         self.store.apply(Changes(rows, self.record, 0, erased=[user.encode()]))
-        assert self.store.held(user.encode()) == ([], 0, 0)
+        assert self.store.view().held(user.encode()) == ([], 0)
+        assert user.encode() not in self.store.marks
 
 
 steps = st.one_of(
