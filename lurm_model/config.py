@@ -20,7 +20,7 @@ class SmenConfig:
     reference_day: int
     scales: tuple[str, ...] = ("day", "month")
     n_anchors: int = 10
-    n_recurrent: int = 2
+    n_recurrent: int = 4
     d_anchor: int = 64
     tau: float = 1.0
 

@@ -1,18 +1,14 @@
 """The contrastive learning module: two views of one life should meet, and each should predict the other's items.
 
-Contrast alone teaches the network to ignore volume and common items; the prediction keeps them (our decision).
+Contrast alone teaches the network to ignore volume and common items; the prediction keeps them. A third view is a life
+up to a day: it should say what the user does after it, which is what teaches the recurrence (our decisions).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, normalize
-
-from state.bags import Bags
-from state.history import Rows
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear, mse_loss, normalize
 
 TEMPERATURE = 0.2
 
@@ -27,7 +23,7 @@ class Targets:
 
 
 class ItemPrediction(nn.Module):
-    """Predicts which interests the other view holds; needed for training only."""
+    """Predicts which interests another view holds; needed for training only."""
 
     def __init__(self, width: int, d_anchor: int, log_popularity: Tensor) -> None:
         super().__init__()
@@ -35,9 +31,34 @@ class ItemPrediction(nn.Module):
         self.bias = nn.Parameter(log_popularity.clone())
 
     def forward(self, flat: Tensor, vectors: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
-        """Mean cross-entropy. **Shapes**: flat [n, M * H], vectors [c, H] of the candidates int64[c] -> scalar."""
-        logits = torch.log_softmax(linear(self.head(flat), vectors, self.bias[candidates]), dim=1)
-        return -(logits[targets.user, targets.candidate] * targets.share).sum() / len(flat)
+        """Mean cross-entropy of the users who had anything.
+
+        **Shapes**: flat [n, M * H], vectors [c, H] of the candidates int64[c] -> scalar, 0 if nobody had.
+        """
+        logits = torch.log_softmax(linear(self.head(flat), vectors, self.bias[candidates]).float(), dim=1)
+        total = -(logits[targets.user, targets.candidate] * targets.share).sum()
+        return total / targets.share.sum().clamp_min(1)
+
+
+class VolumePrediction(nn.Module):
+    """Predicts from a life up to a day who comes back after it and how much; needed for training only.
+
+    Only differences between the users of a batch count, so it does not matter how long the time after the day is.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, flat: Tensor, volume: Tensor) -> Tensor:
+        """**Shapes**: flat [n, M * H], volume float32[n], 0 for whoever stays away -> scalar."""
+        score = self.head(flat).float()
+        score = score - score.mean(dim=0)
+        back, amount = (volume > 0).float(), torch.log1p(volume)
+        share = torch.logit(back.mean().clamp(0.02, 0.98))
+        amount = (amount - amount.mean()) / amount.std().clamp_min(1e-3)
+        loss: Tensor = binary_cross_entropy_with_logits(score[:, 0] + share, back) + mse_loss(score[:, 1], amount) / 2
+        return loss
 
 
 def info_nce(a: Tensor, b: Tensor, temperature: float = TEMPERATURE) -> Tensor:
@@ -47,17 +68,19 @@ def info_nce(a: Tensor, b: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
 
 
-def split_views(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Two views: every single behaviour goes to one of them by the toss of a coin, so they share none."""
-    first = rng.binomial(rows.bags.counts, 0.5).astype(np.uint32)
-    return _with_counts(rows, first), _with_counts(rows, rows.bags.counts - first)
+@torch.no_grad()
+def indicators(a: Tensor, b: Tensor) -> dict[str, float]:
+    """How a contrast stands: alignment of a user's views (0 is best), uniformity over users (lower is better), rank.
 
-
-def _with_counts(rows: Rows, counts: NDArray[np.uint32]) -> Rows:
-    """The same rows with other counts; pairs and rows left with nothing disappear."""
-    kept = counts > 0
-    ends = np.concatenate([[0], np.cumsum(kept)])[rows.bags.offsets]
-    bags = Bags(ends.astype(np.int64), rows.bags.interests[kept], counts[kept])
-    left = np.flatnonzero(np.diff(ends))
-    columns = {name: getattr(rows, name)[left] for name in ("user", "scale", "period", "seq", "event_time_ms")}
-    return replace(rows, **columns, bags=bags.take(left))
+    The rank is the effective one, the entropy of the vectors' spectrum: it falls to 1 when they collapse.
+    **Shapes**: [n, M * H] twice, n > 1. **Source**: alignment and uniformity after Wang and Isola (arXiv 2005.10242).
+    """
+    a, b = normalize(a.float(), dim=1), normalize(b.float(), dim=1)
+    uniformity = torch.pdist(a).square().mul(-2).exp().mean().log()
+    spread = torch.linalg.svdvals(a - a.mean(dim=0)).square()
+    share = (spread / spread.sum().clamp_min(1e-12)).clamp_min(1e-12)
+    return {
+        "alignment": float((a - b).square().sum(dim=1).mean()),
+        "uniformity": float(uniformity),
+        "rank": float((-share * share.log()).sum().exp()),
+    }

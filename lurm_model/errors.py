@@ -23,3 +23,11 @@ class DatasetUnavailable(ModelError):
 
 class DeviceUnavailable(ModelError):
     """torch has no such device here: refuse to start, name another or use auto."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint cannot be read or is another training's: remove it or name another folder."""
+
+
+class PlotsUnavailable(ModelError):
+    """matplotlib is not installed: install the extra, or leave out the plots."""

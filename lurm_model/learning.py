@@ -1,123 +1,188 @@
-"""How SMEN learns: epochs of batches of users, two views of each, Adam."""
+"""How SMEN learns: epochs of batches of users, Adam, a held-out share of the users that says when to stop.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+Every epoch draws from a generator of its own, so that a training taken up at a checkpoint goes on as if it had never
+been interrupted. On CUDA the forward pass runs in bfloat16, on the CPU all is float32.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from lurm_model.collate import Batch, ScaleBatch, collate, user_range
-from lurm_model.config import SmenConfig
-from lurm_model.contrast import ItemPrediction, Targets, info_nce, split_views
+from lurm_model.checkpoint import load_state, save_state
+from lurm_model.contrast import indicators
+from lurm_model.objective import Objective, log_popularity
 from lurm_model.progress import Progress
 from lurm_model.smen import Smen
+from lurm_model.views import Reader, Views, epoch_views
 from lurm_model.weighting import Float32
-from state.history import Rows, ScaleBags, resolve
+from state.history import Rows
 from state.periods import Int64
 
 BATCH_USERS = 256
-LEARNING_RATE = 1e-3
-PREDICTION_WEIGHT = 1.0
+# Interest vectors start from what the items taught and should stay near; the rest starts from nothing.
+LEARNING_RATE = 5e-3
+INTERESTS_LEARNING_RATE = 1e-3
 # Few users make few batches: they are gone through more often, so that something is learned at all.
 STEPS_MIN = 40
 # More users than this add nothing to an epoch but time; every epoch draws its own.
 EPOCH_USERS_MAX = 200_000
+# The held-out loss says when to stop: of this share of the users, where that is enough to tell.
+HELD_OUT_SHARE = 0.05
+HELD_OUT_USERS = (BATCH_USERS, 8 * BATCH_USERS)
+# Epochs in a row that do not lower it by this share end the training; the best weights are kept.
+PATIENCE = 2
+IMPROVEMENT_MIN = 5e-4
+# How many epochs at most are summed up in a line of progress: tiny data has many tiny ones.
+SUMMARIES = 8
 
-Views = tuple[Mapping[str, ScaleBags], Mapping[str, ScaleBags]]
+History = dict[str, list[float]]
 
 
-def learn(smen: Smen, rows: Rows, idf: Float32, epochs: int, place: tuple[int, str], progress: Progress) -> list[float]:
-    """Train in place; the mean loss of every epoch. ``place`` is (seed, device)."""
-    seed, device = place
-    rng = np.random.default_rng(seed)
-    users = _with_two_events(rows)
-    batches = -(-min(len(users), EPOCH_USERS_MAX) // BATCH_USERS)
-    epochs = max(epochs, -(-STEPS_MIN // batches)) if epochs else 0
-    prediction = _start_prediction(smen, rows, seed)
-    smen.to(device).train()
-    prediction.to(device)
-    optimiser = torch.optim.Adam([*smen.parameters(), *prediction.parameters()], LEARNING_RATE)
-    losses = []
-    for epoch in range(epochs):
-        total = 0.0
-        for step, (a, b) in enumerate(_batches(rows, users, smen.config, idf, rng)):
-            loss = _loss(smen, prediction, a.to(device), b.to(device))
-            optimiser.zero_grad()
+@dataclass(frozen=True, slots=True)
+class LearnOptions:
+    """How to learn. ``checkpoint`` is a file to go on from and to save to after every epoch."""
+
+    epochs: int
+    seed: int
+    device: str = "cpu"
+    checkpoint: Path | None = None
+
+
+def learn(smen: Smen, rows: Rows, idf: Float32, options: LearnOptions, progress: Progress) -> History:
+    """Train in place; what every epoch's loss and held-out indicators were."""
+    learner = _Learner(smen, rows, idf, options)
+    learner.resume()
+    while not learner.finished:
+        learner.epoch(progress)
+        learner.save()
+    return learner.finish()
+
+
+class _Learner:
+    """A training under way. Invariant: between epochs ``_state()`` is all there is to it."""
+
+    def __init__(self, smen: Smen, rows: Rows, idf: Float32, options: LearnOptions) -> None:
+        self._rows, self._options = rows, options
+        self._reader = Reader(smen.config, idf)
+        self._users, self._held_out = _hold_out(_with_two_events(rows), options.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            popularity = log_popularity(rows.bags.interests, smen.config.n_interests)
+            self._objective = Objective(smen, popularity).to(options.device)
+        interests = smen.anchors.interests
+        rest = [parameter for parameter in self._objective.parameters() if parameter is not interests]
+        groups = [{"params": [interests], "lr": INTERESTS_LEARNING_RATE}, {"params": rest}]
+        self._optimiser = torch.optim.Adam(groups, LEARNING_RATE)
+        self._batches = -(-min(len(self._users), EPOCH_USERS_MAX) // BATCH_USERS)
+        self._epochs = max(options.epochs, -(-STEPS_MIN // self._batches)) if options.epochs else 0
+        self._history: History = {}
+        self._best: dict[str, torch.Tensor] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do: all epochs are over, or none of the last ones helped."""
+        done = len(self._history.get("loss", []))
+        losses = self._history.get("held_out", [])
+        return done >= self._epochs or (len(losses) > 0 and done - 1 - _best_epoch(losses) >= PATIENCE)
+
+    def epoch(self, progress: Progress) -> None:
+        """One pass over the users, and what the held-out ones say of it."""
+        number, total = len(self._history.get("loss", [])), 0.0
+        rng = np.random.default_rng((self._options.seed, number))
+        order = rng.permutation(self._users)[:EPOCH_USERS_MAX]
+        self._objective.train()
+        for step, views in enumerate(epoch_views(self._rows, order, BATCH_USERS, self._reader, rng)):
+            loss, _, _ = self._forward(views)
+            self._optimiser.zero_grad()
             torch.autograd.backward(loss)
-            optimiser.step()
+            self._optimiser.step()
             total += float(loss.detach())
-            progress("SMEN", epoch * batches + step + 1, epochs * batches)
-        losses.append(round(total / batches, 4))
-    smen.to("cpu").eval()
-    return losses
+            progress("SMEN", number * self._batches + step + 1, self._epochs * self._batches)
+        self._note({"loss": total / self._batches} | self._check())
+        if (number + 1) % -(-self._epochs // SUMMARIES) == 0:
+            progress(self._summary(), 1, 1)
+
+    def _note(self, found: dict[str, float]) -> None:
+        for name, value in found.items():
+            self._history.setdefault(name, []).append(round(value, 5))
+        losses = self._history.get("held_out")
+        if losses is None or _best_epoch(losses) == len(losses) - 1:
+            self._best = {name: tensor.clone() for name, tensor in self._objective.smen.state_dict().items()}
+
+    @torch.no_grad()
+    def _check(self) -> dict[str, float]:
+        """The mean loss of the held-out users, on the same views every time, and the contrast's indicators."""
+        if not len(self._held_out):
+            return {}
+        self._objective.eval()
+        rng = np.random.default_rng(self._options.seed)
+        views = epoch_views(self._rows, self._held_out, BATCH_USERS, self._reader, rng)
+        results = [self._forward(view) for view in views]
+        return {"held_out": float(np.mean([float(loss) for loss, _, _ in results]))} | indicators(*results[0][1:])
+
+    def _forward(self, views: Views) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        device = self._options.device
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
+            result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self._objective(views.to(device))
+        return result
+
+    def _summary(self) -> str:
+        """The last epoch in a line."""
+        facts = " ".join(f"{name}={values[-1]:.3f}" for name, values in self._history.items())
+        return f"epoch {len(self._history['loss'])}: {facts}"
+
+    def resume(self) -> None:
+        """Go on where the checkpoint stands, if there is one."""
+        state = load_state(self._options.checkpoint)
+        if state:
+            self._objective.load_state_dict(state["objective"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            self._history, self._best = state["history"], state["best"]
+
+    def save(self) -> None:
+        """Leave a checkpoint."""
+        save_state(self._options.checkpoint, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "objective": self._objective.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "history": self._history,
+            "best": self._best,
+        }
+
+    def finish(self) -> History:
+        """Give SMEN its best weights."""
+        smen = self._objective.smen
+        if self._best:
+            smen.load_state_dict(self._best)
+        smen.to("cpu").eval()
+        return self._history
 
 
-def _start_prediction(smen: Smen, rows: Rows, seed: int) -> ItemPrediction:
-    config = smen.config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        popularity = _popularity(rows, config.n_interests)
-        return ItemPrediction(config.n_anchors * config.d_anchor, config.d_anchor, popularity)
+def _best_epoch(losses: list[float]) -> int:
+    """The last epoch that was better than the best before it by more than chance."""
+    best = 0
+    for epoch, loss in enumerate(losses):
+        if loss < losses[best] * (1 - IMPROVEMENT_MIN):
+            best = epoch
+    return best
 
 
-def _loss(smen: Smen, prediction: ItemPrediction, a: Batch, b: Batch) -> Tensor:
-    """Contrast plus prediction. Only the interests of the batch take part: the cost does not grow with the codebook."""
-    life = smen.config.life_scale
-    both = torch.cat([s.indices for name in smen.config.scales for s in (a.scales[name], b.scales[name])])
-    present, local = torch.unique(both, return_inverse=True)
-    a, b = _localise((a, b), local, smen.config)
-    table = smen.table(present)
-    flat_a, flat_b = smen(a, table).flatten(1), smen(b, table).flatten(1)
-    vectors = smen.anchors.interests[present]
-    loss_a: Tensor = prediction(flat_a, vectors, present, _targets(b, life))
-    loss_b: Tensor = prediction(flat_b, vectors, present, _targets(a, life))
-    return info_nce(flat_a, flat_b) + PREDICTION_WEIGHT * (loss_a + loss_b) / 2
-
-
-def _localise(batches: tuple[Batch, Batch], local: Tensor, config: SmenConfig) -> tuple[Batch, Batch]:
-    """The batches with indices into the interests that are present."""
-    pieces = iter(torch.split(local, [len(batch.scales[name].indices) for name in config.scales for batch in batches]))
-    scales: tuple[dict[str, ScaleBatch], dict[str, ScaleBatch]] = ({}, {})
-    for name in config.scales:
-        for batch, new in zip(batches, scales, strict=True):
-            new[name] = replace(batch.scales[name], indices=next(pieces))
-    return Batch(batches[0].n_users, scales[0]), Batch(batches[1].n_users, scales[1])
-
-
-def _targets(batch: Batch, life: str) -> Targets:
-    scale = batch.scales[life]
-    user = torch.repeat_interleave(torch.arange(batch.n_users, device=scale.indices.device), scale.life_offsets.diff())
-    total = torch.zeros(batch.n_users, device=user.device).index_add_(0, user, scale.weights)
-    return Targets(user, scale.indices, scale.weights / total[user])
-
-
-def _batches(
-    rows: Rows, users: Int64, config: SmenConfig, idf: Float32, rng: np.random.Generator
-) -> Iterator[tuple[Batch, Batch]]:
-    """One epoch: the users in a new order, split anew."""
-    order = rng.permutation(users)[:EPOCH_USERS_MAX]
-    place = np.full(int(rows.user.max()) + 1, -1, np.int64)
-    place[order] = np.arange(len(order))
-    chosen = np.flatnonzero(place[rows.user] >= 0)
-    columns = {name: getattr(rows, name)[chosen] for name in ("scale", "period", "seq", "event_time_ms")}
-    drawn = replace(rows, user=place[rows.user[chosen]], bags=rows.bags.take(chosen), **columns)
-    views = [resolve(view, config.scale_objects, len(order)) for view in split_views(drawn, rng)]
-    for start in range(0, len(order), BATCH_USERS):
-        stop = min(start + BATCH_USERS, len(order))
-        a, b = (
-            collate({name: user_range(view[name], start, stop) for name in config.scales}, stop - start, config, idf)
-            for view in views
-        )
-        yield a, b
+def _hold_out(users: Int64, seed: int) -> tuple[Int64, Int64]:
+    """Who is learned from, and who is only looked at: nobody, where too few would remain to tell anything."""
+    least, most = HELD_OUT_USERS
+    n = min(int(len(users) * HELD_OUT_SHARE), most)
+    if n < least:
+        return users, users[:0]
+    order = np.random.default_rng(seed).permutation(users)
+    return np.sort(order[n:]), np.sort(order[:n])
 
 
 def _with_two_events(rows: Rows) -> Int64:
     """Users with something to split."""
     counts = np.bincount(rows.user[rows.bags.owners], weights=rows.bags.counts)
     return np.flatnonzero(counts >= 2)
-
-
-def _popularity(rows: Rows, n_interests: int) -> Tensor:
-    counts = np.bincount(rows.bags.interests, minlength=n_interests)
-    return torch.from_numpy(np.log((counts + 1) / (counts.sum() + n_interests)).astype(np.float32))

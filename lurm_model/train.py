@@ -1,27 +1,31 @@
 """Training, events -> bundle: items are embedded and clustered into a codebook, SMEN learns from two views of users."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from lurm_model.bundle import Bundle
 from lurm_model.clustering import kmeans
-from lurm_model.codebook import Codebook
+from lurm_model.codebook import Codebook, content_id
 from lurm_model.config import SmenConfig
 from lurm_model.encoder import choose_device
 from lurm_model.errors import TrainingDataError
 from lurm_model.events import Events, day_rows
 from lurm_model.items import ItemVectors, embed_items
-from lurm_model.learning import learn
+from lurm_model.learning import History, LearnOptions, learn
 from lurm_model.progress import Progress, silent
 from lurm_model.smen import Smen
 from lurm_model.weighting import Float32, inverse_frequency
+from state.history import Rows
 from state.periods import Int64, day_of, parse_scales
 
 USERS_MIN = 100
 ITEMS_MIN = 100
 INTERESTS_MAX = 10_000
+EPOCHS = 3
 # The width of item vectors is the width of an anchor: interest vectors start from the centroids.
 D_ITEM = 64
 
@@ -30,14 +34,16 @@ D_ITEM = 64
 class TrainOptions:
     """What a training may be told; the defaults need no tuning.
 
-    ``n_interests`` None means half the items, at most `INTERESTS_MAX`.
+    ``n_interests`` None means half the items, at most `INTERESTS_MAX`. ``checkpoint`` is a folder: a training that was
+    interrupted goes on there, another one keeps out of its way.
     """
 
     scales: str = "day,month"
     n_interests: int | None = None
-    epochs: int = 3
+    epochs: int = EPOCHS
     seed: int = 0
     device: str = "auto"
+    checkpoint: Path | None = None
 
 
 def train(events: Events, options: TrainOptions = TrainOptions(), progress: Progress = silent) -> Bundle:
@@ -49,6 +55,44 @@ def train(events: Events, options: TrainOptions = TrainOptions(), progress: Prog
     if len(events.users) < USERS_MIN or len(events.items) < ITEMS_MIN:
         found = f"users={len(events.users)} items={len(events.items)}"
         raise TrainingDataError(f"too little to learn from, need {USERS_MIN} users and {ITEMS_MIN} items: {found}")
+    place = _checkpoint(events, options)
+    config, codebook, interest = _started(events, options, place, progress)
+    rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
+    learn_options = LearnOptions(
+        options.epochs, options.seed, choose_device(options.device), place and place / "smen.pt"
+    )
+    weights, history = train_smen(codebook, config, rows, learn_options, progress)
+    return Bundle.build(config, codebook, weights, _summary(events, options), history)
+
+
+def train_smen(
+    codebook: Codebook, config: SmenConfig, rows: Rows, options: LearnOptions, progress: Progress = silent
+) -> tuple[dict[str, Float32], History]:
+    """A SMEN over this codebook, learned from these rows: its weights, and what every epoch's loss was."""
+    smen = start_smen(config, codebook, options.seed)
+    history = learn(smen, rows, codebook.idf, options, progress)
+    return {name: tensor.detach().cpu().numpy() for name, tensor in smen.state_dict().items()}, history
+
+
+def _checkpoint(events: Events, options: TrainOptions) -> Path | None:
+    """Where this very training keeps its checkpoints: named by its data and by every option but the epochs."""
+    if options.checkpoint is None:
+        return None
+    told = replace(options, epochs=0, checkpoint=None, device="")
+    columns = (getattr(events, name).tobytes() for name in ("user", "item", "ts_ms", "weight"))
+    names = (json.dumps(part).encode() for part in (events.users, events.items, events.item_attributes))
+    return options.checkpoint / content_id(repr(told).encode(), *columns, *names)
+
+
+def _started(
+    events: Events, options: TrainOptions, place: Path | None, progress: Progress
+) -> tuple[SmenConfig, Codebook, Int64]:
+    """Configuration, codebook and the interest of every item, made now or before this training was interrupted."""
+    path = place and place / "codebook"
+    if path and path.exists():
+        stage = Bundle.load(path)
+        interest_of = stage.codebook.interest_of
+        return stage.config, stage.codebook, np.array([interest_of[item] for item in events.items], np.int64)
     codebook, interest = make_codebook(events, options, progress)
     config = SmenConfig(
         n_interests=codebook.n_interests,
@@ -56,11 +100,9 @@ def train(events: Events, options: TrainOptions = TrainOptions(), progress: Prog
         reference_day=int(day_of(events.ts_ms).max()),
         scales=tuple(scale.name for scale in parse_scales(options.scales)),
     )
-    smen = start_smen(config, codebook, options.seed)
-    rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
-    losses = learn(smen, rows, codebook.idf, options.epochs, (options.seed, choose_device(options.device)), progress)
-    weights = {name: tensor.detach().cpu().numpy() for name, tensor in smen.state_dict().items()}
-    return Bundle.build(config, codebook, weights, _summary(events, options), {"loss": losses})
+    if path:
+        Bundle.build(config, codebook, {}, {}, {}).save(path)
+    return config, codebook, interest
 
 
 def make_codebook(events: Events, options: TrainOptions, progress: Progress) -> tuple[Codebook, Int64]:

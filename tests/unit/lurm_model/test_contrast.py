@@ -2,34 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lurm_model.contrast import ItemPrediction, Targets, info_nce, split_views
-from lurm_model.events import day_rows
-from state.bags import sum_bags
-from state.history import Rows
-from state.periods import MS_PER_DAY
-
-
-@pytest.fixture
-def rows(rng: np.random.Generator) -> Rows:
-    user, day, interest = rng.integers(0, 20, (3, 500))
-    return day_rows(user, day * MS_PER_DAY, interest, rng.integers(1, 4, 500))
-
-
-def total(rows: Rows, n: int) -> np.ndarray:
-    dense = np.zeros((n, 20), np.int64)
-    bags = sum_bags(rows.user, rows.bags, n)
-    dense[bags.owners, bags.interests] = bags.counts
-    return dense
-
-
-def test_two_views_share_no_behaviour_and_lose_none(rows: Rows, rng: np.random.Generator) -> None:
-    a, b = split_views(rows, rng)
-    np.testing.assert_array_equal(total(a, 20) + total(b, 20), total(rows, 20))
-    assert 0.4 < a.bags.counts.sum() / rows.bags.counts.sum() < 0.6
-    for view in (a, b):
-        assert (view.bags.counts > 0).all()
-        assert (np.diff(view.bags.offsets) > 0).all()
-        assert len(view.user) == len(view.period) == len(view.bags)
+from lurm_model.contrast import ItemPrediction, Targets, VolumePrediction, indicators, info_nce
 
 
 def test_info_nce_equals_its_definition(rng: np.random.Generator) -> None:
@@ -58,3 +31,26 @@ def test_prediction_is_the_cross_entropy_of_the_other_views_items() -> None:
         p = torch.softmax(logits, dim=1)
         expected = -(0.25 * p[0, 0].log() + 0.75 * p[0, 2].log() + p[1, 1].log()) / 2
     torch.testing.assert_close(loss, expected)
+
+
+def test_the_volume_of_a_batch_counts_only_against_the_rest_of_it() -> None:
+    torch.manual_seed(0)
+    prediction = VolumePrediction(width=3)
+    flat, volume = torch.randn(6, 3), torch.tensor([0.0, 0.0, 5.0, 1.0, 0.0, 2.0])
+    with torch.no_grad():
+        loss = prediction(flat, volume)
+        torch.testing.assert_close(prediction(flat + 1.5, volume), loss)
+        prediction.head.weight.zero_()
+        unknowing = prediction(flat, volume)
+    assert float(unknowing) == pytest.approx(np.log(2) + 5 / 12, rel=1e-4)
+
+
+def test_indicators_tell_views_that_meet_from_vectors_that_collapse() -> None:
+    torch.manual_seed(0)
+    spread, collapsed = torch.randn(64, 16), torch.ones(64, 16) + 0.01 * torch.randn(64, 1)
+    good, bad = indicators(spread, spread), indicators(collapsed, collapsed)
+    assert good["alignment"] == bad["alignment"] == 0
+    assert indicators(spread, torch.randn(64, 16))["alignment"] > 1
+    assert good["uniformity"] < -2 < bad["uniformity"]
+    assert bad["rank"] < 3
+    assert 12 < good["rank"] <= 16

@@ -75,5 +75,6 @@ def test_progress_ends_every_stage_it_begins() -> None:
     events, _ = synthetic(n_users=120, n_items=110, n_days=10, seed=4)
     seen: dict[str, tuple[int, int]] = {}
     train(events, TrainOptions(epochs=1), lambda stage, done, total: seen.__setitem__(stage, (done, total)))
-    assert list(seen) == ["item vectors", "k-means", "SMEN"]
+    stages = [stage for stage in seen if not stage.startswith("epoch")]
+    assert stages == ["item vectors", "k-means", "SMEN"]
     assert all(done == total for done, total in seen.values())

@@ -1,0 +1,34 @@
+"""A training's checkpoint: tensors and plain data in one file, replaced atomically and read without running code."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lurm_model.errors import CheckpointError
+
+
+def save_state(path: Path | None, state: dict[str, Any]) -> None:
+    """Write the state, if there is somewhere to."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def load_state(path: Path | None) -> dict[str, Any]:
+    """The state, empty if there is none. **Raises** `CheckpointError`: remove the file and begin again."""
+    if path is None or not path.exists():
+        return {}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"checkpoint cannot be read, remove it to begin again: file={path} reason={reason}"
+        ) from error
+    return dict(state)

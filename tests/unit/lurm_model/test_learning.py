@@ -1,0 +1,93 @@
+"""Interrupted and taken up again, stopped when it no longer helps, and refused when the checkpoint is no good."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lurm_model import learning
+from lurm_model.bundle import Bundle
+from lurm_model.datasets import synthetic
+from lurm_model.errors import CheckpointError
+from lurm_model.evaluate import item_interests
+from lurm_model.events import Events, UserLabels, day_rows
+from lurm_model.learning import LearnOptions
+from lurm_model.progress import silent
+from lurm_model.train import TrainOptions, train, train_smen
+from state.history import Rows
+
+
+class Stopped(Exception):
+    """The machine went away."""
+
+
+def stop_after(step: int):
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "SMEN" and done == step:
+            raise Stopped
+
+    return progress
+
+
+@pytest.fixture
+def rows(population: tuple[Events, UserLabels], bundle: Bundle) -> Rows:
+    events = population[0]
+    events = events.where(events.user < 100)
+    return day_rows(events.user, events.ts_ms, item_interests(bundle, events)[events.item], events.weight)
+
+
+def test_a_training_taken_up_at_its_checkpoint_equals_one_never_interrupted(
+    rows: Rows, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "STEPS_MIN", 6)
+    whole, history = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(1, seed=5))
+    told = LearnOptions(1, seed=5, checkpoint=tmp_path / "new" / "smen.pt")
+    for step in (2, 5):
+        with pytest.raises(Stopped):
+            train_smen(bundle.codebook, bundle.config, rows, told, stop_after(step))
+    steps: list[int] = []
+    again, same = train_smen(
+        bundle.codebook,
+        bundle.config,
+        rows,
+        told,
+        lambda stage, done, _: steps.append(done) if stage == "SMEN" else None,
+    )
+    assert steps == [5, 6]
+    assert same == history
+    for name, weights in whole.items():
+        np.testing.assert_array_equal(again[name], weights, err_msg=name)
+
+
+def test_held_out_users_end_a_training_that_no_longer_helps(
+    rows: Rows, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "HELD_OUT_USERS", (1, 50))
+    monkeypatch.setattr(learning, "HELD_OUT_SHARE", 0.2)
+    monkeypatch.setattr(learning, "LEARNING_RATE", 0.0)
+    monkeypatch.setattr(learning, "INTERESTS_LEARNING_RATE", 0.0)
+    weights, metrics = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(30, seed=5))
+    assert len(metrics["held_out"]) == 1 + learning.PATIENCE
+    assert set(metrics) == {"loss", "held_out", "alignment", "uniformity", "rank"}
+    assert np.ptp(metrics["held_out"]) < 1e-4
+    assert all(np.isfinite(array).all() for array in weights.values())
+
+
+def test_trainings_share_a_folder_of_checkpoints_and_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    events, _ = synthetic(n_users=110, n_items=110, n_days=10, seed=2)
+    options = TrainOptions(n_interests=30, epochs=0, checkpoint=tmp_path)
+    seen: list[str] = []
+    first = train(events, options)
+    again = train(events, options, lambda stage, done, total: seen.append(stage))
+    assert again.model_id == first.model_id
+    assert seen == []
+    assert train(events, dataclasses.replace(options, seed=6)).model_id != first.model_id
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_line(rows: Rows, bundle: Bundle, tmp_path: Path) -> None:
+    file = tmp_path / "smen.pt"
+    file.write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match=r"remove it to begin again: file=.*smen\.pt"):
+        train_smen(bundle.codebook, bundle.config, rows, LearnOptions(1, seed=5, checkpoint=file), silent)
