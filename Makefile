@@ -46,7 +46,7 @@ bench: $(READY) ## measure this machine; needs KAFKA_HOME for the peers on real 
 
 lock: ## resolve the dependencies again and write requirements.lock
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet 'torch==2.13.0' '.[embedded,dev]'
+	build/lock/bin/pip install --quiet 'torch==2.13.0' '.[embedded,plot,dev]'
 	{ echo '# Written by `make lock`. torch is the build for the machine: pip chooses it.'; \
 	  build/lock/bin/pip freeze --exclude lurm-stream | sed 's/+cpu$$//'; } > requirements.lock
 

@@ -1,51 +1,67 @@
 """Frozen embeddings under a light classifier, side by side with the baselines: same users, same splits, same probe."""
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import StandardScaler
 
-from lurm_model.baselines import baseline_features
+from lurm_model.baselines import baseline_features, item_vectors, raw_bag, sized_features
 from lurm_model.bundle import Bundle
-from lurm_model.encoder import Encoder
+from lurm_model.coles import coles_features
+from lurm_model.encoder import Encoder, choose_device
 from lurm_model.events import Events, day_rows
+from lurm_model.learning import LearnOptions
+from lurm_model.plots import Point
+from lurm_model.probe import probe_auc, probe_aucs
 from lurm_model.progress import Progress, silent
-from lurm_model.tasks import Bool, Task, eligible
+from lurm_model.report import Cell, Report
+from lurm_model.tasks import Task, eligible
+from lurm_model.train import EPOCHS, train_smen
 from lurm_model.weighting import Float32
 from state.history import resolve
-from state.periods import Int64
+from state.periods import MS_PER_DAY, Int64, day_of
 
-TEST_SHARE = 0.3
-# Inverse strengths of L2 for standardised dense columns and for sparse rows of length 1; the best counts.
-DENSE_C = (1e-4, 1e-3, 1e-2)
-SPARSE_C = (0.1, 1.0, 10.0)
-# The gradient of a rare label over a sparse row of length 1 is tiny from the start: a coarse tolerance stops there.
-DENSE_TOLERANCE = 1e-4
-SPARSE_TOLERANCE = 1e-6
+__all__ = ["Questions", "encode_events", "evaluate", "item_interests", "probe_auc"]
 
-Table = dict[str, dict[str, dict[str, float]]]
+# How much of the life before the cut an embedding sees, in days; 0 is all of it.
+HISTORY_DAYS = (7, 14, 28, 56, 112, 364, 0)
+ANCHORS = (2, 3, 5, 10, 20)
 
 
-def probe_auc(features: Any, labels: Bool, seed: int) -> float:
-    """AUC of a logistic regression on a held-out 30 %, the best of three L2 strengths; NaN if one class is missing.
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What is asked of the users of these events. **Units**: features see only what lies before cut_ms."""
 
-    **Shapes**: features float[n, f], dense or scipy sparse, labels bool[n]. **Source**: our decision.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    test, rest = np.split(order, [int(len(order) * TEST_SHARE)])
-    if len(np.unique(labels[test])) < 2 or len(np.unique(labels[rest])) < 2:
-        return float("nan")
-    train_x, test_x = _scaled(features, rest, test)
-    sparse = sp.issparse(features)
-    tolerance = SPARSE_TOLERANCE if sparse else DENSE_TOLERANCE
-    models = [LogisticRegression(C=c, max_iter=1000, tol=tolerance) for c in (SPARSE_C if sparse else DENSE_C)]
-    return max(_auc(model, (train_x, labels[rest]), (test_x, labels[test])) for model in models)
+    events: Events
+    tasks: Mapping[str, Task]
+    cut_ms: int
+    n_seeds: int = 3
+
+    @property
+    def before(self) -> Events:
+        """What the features may see."""
+        return self.events.where(self.events.ts_ms < self.cut_ms)
+
+    def probe(self, features: Any) -> dict[str, Cell]:
+        """Mean AUC and its spread over splits, by task."""
+        users = eligible(self.events, self.cut_ms)
+        cells: dict[str, Cell] = {}
+        for names in self._same_users(users):
+            chosen = users[self.tasks[names[0]].known[users]]
+            labels = [self.tasks[name].labels[chosen] for name in names]
+            owner = np.repeat(np.arange(len(names)), [label.shape[1] for label in labels])
+            asked, rows = np.concatenate(labels, axis=1), features[chosen]
+            aucs = np.stack([probe_aucs(rows, asked, owner, seed) for seed in range(self.n_seeds)])
+            cells |= {name: Cell.of(aucs[:, owner == place]) for place, name in enumerate(names)}
+        return {name: cells[name] for name in self.tasks}
+
+    def _same_users(self, users: Int64) -> list[list[str]]:
+        """The tasks by whom they are asked of: their questions are answered together."""
+        groups: dict[bytes, list[str]] = {}
+        for name, task in self.tasks.items():
+            groups.setdefault(task.known[users].tobytes(), []).append(name)
+        return list(groups.values())
 
 
 def encode_events(bundle: Bundle, events: Events, device: str = "auto") -> Float32:
@@ -64,48 +80,74 @@ def item_interests(bundle: Bundle, events: Events) -> Int64:
     return np.array([book.assign(attributes) if found is None else found for found, attributes in known], np.int64)
 
 
-def evaluate(
-    bundle: Bundle,
-    events: Events,
-    tasks: Mapping[str, Task],
-    cut_ms: int,
-    n_seeds: int = 3,
-    progress: Progress = silent,
-) -> Table:
-    """Mean AUC and its spread over splits, by task and model; features see only what lies before the cut."""
-    before = events.where(events.ts_ms < cut_ms)
-    users = eligible(events, cut_ms)
+def evaluate(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Report:
+    """Every model's answers to every task."""
+    models = _models(bundle, questions, progress)
+    report = Report.of_tasks(questions.tasks)
+    for done, (name, make) in enumerate(models.items()):
+        progress("probes", done, len(models))
+        features = make()
+        report.add(name, features.shape[1], questions.probe(features))
+    progress("probes", len(models), len(models))
+    return report
+
+
+def _models(bundle: Bundle, questions: Questions, progress: Progress) -> dict[str, Callable[[], Any]]:
+    before = questions.before
+    progress("baselines", 0, 1)
+    interest = item_interests(bundle, before)
+    width = bundle.config.n_anchors * bundle.config.d_anchor
+    baselines = baseline_features(before, interest, questions.cut_ms, width, seed=0)
+    progress("baselines", 1, 1)
+    start = np.append(bundle.codebook.centroids, np.zeros((1, bundle.config.d_item), np.float32), axis=0)
+    return {
+        "smen": lambda: _flat(bundle, before),
+        # One anchor for each of the two paths: the multi-anchor module taken away.
+        "smen_m1": lambda: _flat(_with_anchors(bundle, before, 2, progress), before),
+        "coles": lambda: coles_features(before, interest, start, 0, progress),
+        **baselines,
+    }
+
+
+def by_size(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Iterator[Point]:
+    """Models of several sizes; SMEN is trained anew for every number of anchors."""
+    before, d_anchor = questions.before, bundle.config.d_anchor
+    bag = raw_bag(before, before.item, len(before.items))
+    baselines = sized_features(before, bag, item_vectors(before, seed=0), d_anchor * max(ANCHORS), seed=0)
+    for done, n_anchors in enumerate(ANCHORS):
+        progress("by size", done, len(ANCHORS))
+        same = n_anchors == bundle.config.n_anchors
+        model = bundle if same else _with_anchors(bundle, before, n_anchors, progress)
+        width = n_anchors * d_anchor
+        yield Point("smen", width, questions.probe(_flat(model, before)))
+        for name, make in baselines.items():
+            features = make(width)
+            yield Point(name, features.shape[1], questions.probe(features))
+    progress("by size", len(ANCHORS), len(ANCHORS))
+
+
+def by_history(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Iterator[Point]:
+    """SMEN when it sees no more than the last days before the cut: what a whole life is worth."""
+    before = questions.before
+    life_days = int(day_of(np.array([questions.cut_ms - 1]))[0] - day_of(before.ts_ms[:1])[0]) + 1
+    spans = sorted({min(days or life_days, life_days) for days in HISTORY_DAYS})
+    for done, days in enumerate(spans):
+        progress("by history", done, len(spans))
+        seen = before.where(before.ts_ms >= questions.cut_ms - days * MS_PER_DAY)
+        yield Point("smen", days, questions.probe(_flat(bundle, seen)))
+    progress("by history", len(spans), len(spans))
+
+
+def _flat(bundle: Bundle, events: Events) -> Float32:
+    return encode_events(bundle, events).reshape(len(events.users), -1)
+
+
+def _with_anchors(bundle: Bundle, events: Events, n_anchors: int, progress: Progress) -> Bundle:
+    """The same codebook under another SMEN, trained on these events."""
+    n_recurrent = max(1, round(n_anchors * bundle.config.n_recurrent / bundle.config.n_anchors))
+    config = replace(bundle.config, n_anchors=n_anchors, n_recurrent=n_recurrent)
     interest = item_interests(bundle, events)
-    features = {"smen": encode_events(bundle, before).reshape(len(events.users), -1)}
-    features |= baseline_features(before, interest, bundle.codebook.n_interests, cut_ms, seed=0)
-    table: Table = {name: {} for name in tasks}
-    for done, (model, matrix) in enumerate(features.items()):
-        progress("probes", done, len(features))
-        for name, task in tasks.items():
-            table[name][model] = _probe_task(matrix, task, users, n_seeds)
-    progress("probes", len(features), len(features))
-    return table
-
-
-def _probe_task(features: Any, task: Task, users: Int64, n_seeds: int) -> dict[str, float]:
-    chosen = users[task.known[users]]
-    aucs = [
-        np.nanmean([probe_auc(features[chosen], labels, seed) for labels in task.labels[chosen].T])
-        for seed in range(n_seeds)
-    ]
-    return {"auc": round(float(np.mean(aucs)), 4), "std": round(float(np.std(aucs)), 4)}
-
-
-def _scaled(features: Any, train: Int64, test: Int64) -> tuple[Any, Any]:
-    if sp.issparse(features):
-        return features[train].astype(np.float64), features[test].astype(np.float64)
-    scaler = StandardScaler().fit(features[train])
-    return scaler.transform(features[train]), scaler.transform(features[test])
-
-
-def _auc(model: LogisticRegression, train: tuple[Any, Bool], test: tuple[Any, Bool]) -> float:
-    with warnings.catch_warnings():
-        # In float32 the line search may end where rounding does: that is as far as it goes, not a fault.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(*train)
-    return float(roc_auc_score(test[1], model.decision_function(test[0])))
+    rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
+    options = LearnOptions(EPOCHS, seed=0, device=choose_device("auto"))
+    weights, history = train_smen(bundle.codebook, config, rows, options, progress)
+    return Bundle.build(config, bundle.codebook, weights, {}, history)

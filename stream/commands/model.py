@@ -14,9 +14,10 @@ from stream.errors import ConfigInvalid, LurmError
 
 if TYPE_CHECKING:
     from lurm_model.bundle import Bundle
-    from lurm_model.events import Events, UserLabels
+    from lurm_model.evaluate import Questions
+    from lurm_model.events import UserLabels
     from lurm_model.progress import Progress
-    from lurm_model.tasks import Task
+    from lurm_model.report import Report
 
 EVENTS_HELP = "Events: .csv, .jsonl (also .gz) or .parquet with user_id, item_id, ts in ms; may be repeated."
 FUTURE_HELP = "Events as for `lurm train`; the last quarter of their time is the future to predict."
@@ -33,6 +34,7 @@ EVALUATE_EXAMPLES = """
 Examples:
   lurm evaluate --dataset ta-feng
   lurm evaluate --events purchases.jsonl --users ages.csv --bundle bundle --json table.json
+  lurm evaluate --events purchases.jsonl --markdown table.md --plots plots
 """
 
 
@@ -49,9 +51,10 @@ def _scales(_context: click.Context, _option: click.Parameter, value: str) -> st
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="The bundle's folder.")
 @click.option("--scales", default="day,month", show_default=True, callback=_scales, help="Scales the model reads.")
 @click.option("--interests", type=click.IntRange(2), help="Size of the codebook. [default: half the items, <= 10000]")
-@click.option("--epochs", type=click.IntRange(0), default=3, show_default=True, help="Passes over the users.")
+@click.option("--epochs", type=click.IntRange(0), default=3, show_default=True, help="Most passes over the users.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal bundles.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--checkpoint", type=PATH, metavar="DIR", help="Save every epoch here; run again to go on after a stop.")
 def train(files: tuple[Path, ...], out: Path, interests: int | None, **options: Any) -> None:
     """Train a model from a file of events and write it as a bundle.
 
@@ -77,11 +80,13 @@ def train(files: tuple[Path, ...], out: Path, interests: int | None, **options: 
 @click.option("--events", "files", type=PATH, multiple=True, metavar="FILE", help=FUTURE_HELP)
 @click.option("--users", type=PATH, metavar="FILE", help="Labels: user_id and a column each.")
 @click.option("--bundle", "folder", type=PATH, metavar="DIR", help="Instead of training one.")
-@click.option("--json", "json_path", type=PATH, metavar="FILE", help="Also write the table.")
+@click.option("--json", "json_path", type=PATH, metavar="FILE", help="Also write the table as JSON.")
+@click.option("--markdown", type=PATH, metavar="FILE", help="Also write the table in Markdown.")
+@click.option("--plots", type=PATH, metavar="DIR", help="Also draw AUC against size and history; trains more models.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many random splits.")
 @click.option("--cache", type=PATH, default=CACHE, show_default=True, metavar="DIR", help="Where downloads stay.")
 def evaluate(
-    dataset: str | None, files: tuple[Path, ...], folder: Path | None, json_path: Path | None, seeds: int, **paths: Any
+    dataset: str | None, files: tuple[Path, ...], folder: Path | None, plots: Path | None, seeds: int, **paths: Any
 ) -> None:
     """Compare frozen embeddings with baselines: the AUC of a logistic regression on each, same users, same splits.
 
@@ -90,48 +95,61 @@ def evaluate(
     if (dataset is None) == (not files):
         raise click.UsageError("give either --dataset or --events")
     with _refusals(), _progress() as progress:
-        from lurm_model.evaluate import evaluate as evaluate_bundle  # noqa: PLC0415  # torch is slow to import
+        from lurm_model import evaluate as evaluation  # noqa: PLC0415  # torch is slow to import
+        from lurm_model import plots as drawing  # noqa: PLC0415
 
-        events, tasks, cut_ms = _questions(files, paths["users"], paths["cache"])
-        bundle = _bundle(folder, events, cut_ms, progress)
-        table = evaluate_bundle(bundle, events, tasks, cut_ms, seeds, progress)
-    if json_path:
-        json_path.write_text(json.dumps({"tasks": table}, indent=2) + "\n", encoding="utf-8")
-    _print_table(table)
+        if plots:
+            drawing.require()
+        questions = _questions(files, paths["users"], paths["cache"], seeds)
+        bundle = _bundle(folder, questions, progress)
+        report = evaluation.evaluate(bundle, questions, progress)
+        _write(report, paths["json_path"], paths["markdown"])
+        _print_table(report)
+        if plots:
+            sized = list(evaluation.by_size(bundle, questions, progress))
+            drawing.plot(sized, "numbers per user", plots / "size.png")
+            drawing.plot(
+                list(evaluation.by_history(bundle, questions, progress)), "days of history", plots / "history.png"
+            )
 
 
-def _questions(files: tuple[Path, ...], users: Path | None, cache: Path) -> "tuple[Events, dict[str, Task], int]":
+def _questions(files: tuple[Path, ...], users: Path | None, cache: Path, seeds: int) -> "Questions":
     from lurm_model import tasks  # noqa: PLC0415  # pyarrow is slow to import
     from lurm_model.datasets import load_events, load_labels, ta_feng  # noqa: PLC0415
+    from lurm_model.evaluate import Questions  # noqa: PLC0415
 
     if not files:
         events, labels = ta_feng(cache)
-        return events, dict(tasks.ta_feng_tasks(events, labels)), tasks.TA_FENG_CUT_MS
+        return Questions(events, tasks.ta_feng_tasks(events, labels), tasks.TA_FENG_CUT_MS, seeds)
     events = load_events(files)
     given: UserLabels | None = load_labels(users) if users else None
     cut_ms = tasks.default_cut(events)
-    return events, dict(tasks.event_tasks(events, given, cut_ms)), cut_ms
+    return Questions(events, tasks.event_tasks(events, given, cut_ms), cut_ms, seeds)
 
 
-def _bundle(folder: Path | None, events: "Events", cut_ms: int, progress: "Progress") -> "Bundle":
+def _bundle(folder: Path | None, questions: "Questions", progress: "Progress") -> "Bundle":
     from lurm_model.bundle import Bundle  # noqa: PLC0415  # torch is slow to import
     from lurm_model.train import train as train_bundle  # noqa: PLC0415
 
-    if folder:
-        return Bundle.load(folder)
-    return train_bundle(events.where(events.ts_ms < cut_ms), progress=progress)
+    return Bundle.load(folder) if folder else train_bundle(questions.before, progress=progress)
 
 
-def _print_table(table: dict[str, dict[str, dict[str, float]]]) -> None:
+def _write(report: "Report", json_path: Path | None, markdown: Path | None) -> None:
+    if json_path:
+        json_path.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    if markdown:
+        markdown.write_text(report.to_markdown(), encoding="utf-8")
+
+
+def _print_table(report: "Report") -> None:
     from rich.console import Console  # noqa: PLC0415  # only where something is printed
     from rich.table import Table  # noqa: PLC0415
 
-    models = list(next(iter(table.values())))
-    view = Table("model", *table)
-    for model in models:
-        cells = (table[task][model] for task in table)
-        view.add_row(model, *(f"{cell['auc']:.3f} ± {cell['std']:.3f}" for cell in cells))
-    Console(width=max(80, 24 * (len(table) + 1))).print(view)
+    head, *body = report.rows()
+    view = Table(*head)
+    for row in body:
+        view.add_row(*row)
+    Console(width=max(80, 18 * len(head))).print(view)
 
 
 def _refuse_out(out: Path) -> None:

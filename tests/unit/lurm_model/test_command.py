@@ -33,8 +33,10 @@ def test_evaluate_prints_and_writes_the_table(events_file: Path, bundle: Bundle,
     bundle.save(tmp_path / "bundle")
     (tmp_path / "users.csv").write_text("user_id,half\n" + "".join(f"synthetic-{u},{u % 2}\n" for u in range(130)))
     given = ("--events", events_file, "--users", tmp_path / "users.csv", "--bundle", tmp_path / "bundle")
-    result = run(evaluate, *given, "--json", tmp_path / "table.json", "--seeds", 1)
+    written = ("--json", tmp_path / "table.json", "--markdown", tmp_path / "table.md")
+    result = run(evaluate, *given, *written, "--seeds", 1)
     assert result.exit_code == 0, result.output
+    assert "| mean_pooling_rf | 96 |" in (tmp_path / "table.md").read_text()
     tasks = json.loads((tmp_path / "table.json").read_text())["tasks"]
     assert list(tasks) == ["half", "churn", "preference"]
     assert 0 < tasks["churn"]["smen"]["auc"] <= 1

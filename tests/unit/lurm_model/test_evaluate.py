@@ -1,38 +1,15 @@
 import dataclasses
-import math
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from lurm_model.baselines import baseline_features, raw_bag, recency_frequency
 from lurm_model.bundle import Bundle
 from lurm_model.datasets import synthetic
-from lurm_model.evaluate import evaluate, item_interests, probe_auc
+from lurm_model.evaluate import Questions, by_history, evaluate, item_interests
 from lurm_model.events import Events, UserLabels
 from lurm_model.tasks import default_cut, eligible, event_tasks, future_tasks, ta_feng_tasks
 from state.periods import MS_PER_DAY
-
-
-def test_a_probe_finds_what_is_linear_and_nothing_in_noise(rng: np.random.Generator) -> None:
-    features = rng.normal(size=(600, 8)).astype(np.float32)
-    labels = features[:, 0] + 0.5 * rng.normal(size=600) > 0
-    assert probe_auc(features, labels, 0) > 0.93
-    assert probe_auc(sp.csr_matrix(features), labels, 0) > 0.93
-    assert abs(probe_auc(features, rng.random(600) < 0.5, 0) - 0.5) < 0.12
-
-
-def test_a_probe_of_sparse_rows_finds_a_rare_label_among_many_columns(rng: np.random.Generator) -> None:
-    columns = rng.integers(0, 2000, size=(8000, 10))
-    rare = rng.random(8000) < 0.06
-    columns[rare, 0] = rng.integers(0, 5, size=rare.sum())
-    rows = np.repeat(np.arange(8000), 10)
-    features = sp.csr_matrix((np.full(80_000, 0.3, np.float32), (rows, columns.ravel())), shape=(8000, 2000))
-    assert probe_auc(features, rare, 0) > 0.95
-
-
-def test_a_probe_of_one_class_is_not_a_number(rng: np.random.Generator) -> None:
-    assert math.isnan(probe_auc(rng.normal(size=(50, 3)), np.zeros(50, np.bool_), 0))
 
 
 def tiny() -> Events:
@@ -91,20 +68,39 @@ def test_the_table_has_every_task_and_model_side_by_side(bundle: Bundle) -> None
     cut_ms = default_cut(events)
     tasks = event_tasks(events, labels, cut_ms)
     tasks["preference"] = dataclasses.replace(tasks["preference"], labels=tasks["preference"].labels[:, :2])
-    table = evaluate(bundle, events, tasks, cut_ms, n_seeds=1)
-    assert list(table) == ["group", "churn", "preference"]
-    models = {"smen", "bag", "item_bag", "svd_64", "svd_256", "mean_pooling", "mean_pooling_rf"}
-    for row in table.values():
-        assert set(row) == models
-        assert all(set(cell) == {"auc", "std"} for cell in row.values())
-    assert table["group"]["smen"]["auc"] > 0.8
-    assert table["churn"]["mean_pooling_rf"]["auc"] > 0.8
+    report = evaluate(bundle, Questions(events, tasks, cut_ms, n_seeds=1))
+    assert list(report.tasks) == ["group", "churn", "preference"]
+    baselines = {"bag", "item_bag", "svd_64", "svd_256", "svd_640", "sketch", "random_projection", "coles"}
+    for row in report.tasks.values():
+        assert set(row) == {"smen", "smen_m1", "mean_pooling", "mean_pooling_rf"} | baselines
+    assert report.tasks["group"]["smen"].auc > 0.8
+    assert report.tasks["churn"]["mean_pooling_rf"].auc > 0.8
+    assert {report.sizes[model] for model in ("smen", "sketch", "random_projection")} == {640}
+
+
+def test_a_longer_history_tells_more(bundle: Bundle) -> None:
+    events, labels = synthetic(n_users=400, n_items=200, n_groups=3, n_days=60, seed=7)
+    cut_ms = default_cut(events)
+    tasks = {"group": event_tasks(events, labels, cut_ms)["group"]}
+    points = list(by_history(bundle, Questions(events, tasks, cut_ms, n_seeds=2)))
+    assert [point.x for point in points] == [7, 14, 28, 45]
+    assert points[-1].cells["group"].auc > points[0].cells["group"].auc + 0.05
 
 
 def test_features_see_nothing_after_the_cut(bundle: Bundle) -> None:
-    events, _ = synthetic(n_users=120, n_items=200, n_groups=3, seed=7)
+    events, labels = synthetic(n_users=150, n_items=200, n_groups=3, seed=7)
     cut_ms = default_cut(events)
-    interest = item_interests(bundle, events)
-    before = events.where(events.ts_ms < cut_ms)
-    features = baseline_features(before, interest, bundle.codebook.n_interests, cut_ms, 0)
-    assert {len(matrix) if isinstance(matrix, np.ndarray) else matrix.shape[0] for matrix in features.values()} == {120}
+    tasks = event_tasks(events, labels, cut_ms)
+    questions = Questions(events, tasks, cut_ms)
+    assert questions.before.ts_ms.max() < cut_ms
+    other = dataclasses.replace(
+        questions, events=dataclasses.replace(events, item=np.where(events.ts_ms < cut_ms, events.item, 0))
+    )
+    for one, two in zip(
+        *(
+            baseline_features(q.before, item_interests(bundle, q.before), cut_ms, 64, 0).values()
+            for q in (questions, other)
+        ),
+        strict=True,
+    ):
+        assert abs(one() - two()).max() == 0
