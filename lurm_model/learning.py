@@ -74,7 +74,7 @@ class _Learner:
             self._objective = Objective(smen, popularity).to(options.device)
         interests = smen.anchors.interests
         rest = [parameter for parameter in self._objective.parameters() if parameter is not interests]
-        groups = [{"params": [interests], "lr": INTERESTS_LEARNING_RATE}, {"params": rest}]
+        groups: list[dict[str, Any]] = [{"params": [interests], "lr": INTERESTS_LEARNING_RATE}, {"params": rest}]
         self._optimiser = torch.optim.Adam(groups, LEARNING_RATE)
         self._batches = -(-min(len(self._users), EPOCH_USERS_MAX) // BATCH_USERS)
         self._epochs = max(options.epochs, -(-STEPS_MIN // self._batches)) if options.epochs else 0
