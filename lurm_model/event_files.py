@@ -5,8 +5,10 @@ of texts or lists of texts; in CSV a column holding it as JSON). Anything else i
 """
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from lurm_model.errors import EventsFileError
 from lurm_model.events import Attributes
@@ -45,23 +48,63 @@ class Columns:
     type: list[str | None] | None
     attributes: list[Attributes | None] | None
 
+    @classmethod
+    def joined(cls, parts: Sequence["Columns"]) -> "Columns":
+        """All rows of these parts of one file, which has the same columns throughout."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            pa.chunked_array([part.user_id for part in parts], pa.string()).combine_chunks(),
+            pa.chunked_array([part.item_id for part in parts], pa.string()).combine_chunks(),
+            np.concatenate([np.zeros(0, np.int64), *(part.ts_ms for part in parts)]),
+            _chained([part.type for part in parts]),
+            _chained([part.attributes for part in parts]),
+        )
 
-def read_columns(path: Path) -> Columns:
-    """The rows of a file in its order. **Raises** `EventsFileError`: print it and stop."""
+    def where(self, chosen: NDArray[np.bool_]) -> "Columns":
+        """The chosen rows."""
+        mask, rows = pa.array(chosen), np.flatnonzero(chosen).tolist()
+        texts, attributes = self.type, self.attributes
+        return Columns(
+            self.user_id.filter(mask),
+            self.item_id.filter(mask),
+            self.ts_ms[chosen],
+            None if texts is None else [texts[row] for row in rows],
+            None if attributes is None else [attributes[row] for row in rows],
+        )
+
+
+def read_parts(path: Path) -> Iterator[Columns]:
+    """The rows of a file in its order, a Parquet file one row group at a time: it may be larger than memory.
+
+    **Raises** `EventsFileError`: print it and stop.
+    """
     path = Path(path)
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     reader = READERS.get(suffix.lower())
     if reader is None:
         raise EventsFileError(f"unknown kind of file, use one of {', '.join(READERS)} (or .gz of text): file={path}")
+    with _refusals(path):
+        yield from reader(path)
+
+
+def read_columns(path: Path) -> Columns:
+    """The rows of a file in its order, all at once. **Raises** `EventsFileError`: print it and stop."""
+    return Columns.joined(list(read_parts(path)))
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Whatever keeps a file from being read, in one line."""
     try:
-        return reader(path)
+        yield
     except OSError as error:
         raise EventsFileError(f"cannot read the file: file={path} reason={error.strerror or error}") from error
     except pa.ArrowException as error:
         raise EventsFileError(f"cannot read the file: file={path} reason={_one_line(error)}") from error
 
 
-def _read_csv(path: Path) -> Columns:
+def _read_csv(path: Path) -> Iterator[Columns]:
     header = pyarrow.csv.open_csv(path).schema.names
     _check_columns(path, header)
     wanted = [name for name in (*REQUIRED, *OPTIONAL) if name in header]
@@ -72,31 +115,39 @@ def _read_csv(path: Path) -> Columns:
     table = pyarrow.csv.read_csv(path, parse_options=parse, convert_options=options).combine_chunks()
     digits = pc.match_substring_regex(table["ts"], r"^-?[0-9]{1,18}$")
     _check(path, digits, 2, lambda row: f"ts is not an integer: {table['ts'][row].as_py()!r}")
-    return Columns(
+    yield Columns(
         _texts(path, table, "user_id", 2),
         _texts(path, table, "item_id", 2),
         _times(path, table["ts"].cast(pa.int64()), 2),
         [text or None for text in table["type"].to_pylist()] if "type" in wanted else None,
-        _json_attributes(path, table["attributes"]) if "attributes" in wanted else None,
+        _json_attributes(path, table["attributes"], 2) if "attributes" in wanted else None,
     )
 
 
-def _read_parquet(path: Path) -> Columns:
+def _read_parquet(path: Path) -> Iterator[Columns]:
     names = pyarrow.parquet.read_schema(path).names
     _check_columns(path, names)
-    table = pyarrow.parquet.read_table(path, columns=[name for name in (*REQUIRED, *OPTIONAL) if name in names])
+    wanted, row = [name for name in (*REQUIRED, *OPTIONAL) if name in names], 1
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=wanted)
+            yield _parquet_columns(path, table, row)
+            row += len(table)
+
+
+def _parquet_columns(path: Path, table: Any, row: int) -> Columns:
     if not pa.types.is_integer(table["ts"].type):
         _refuse(path, 1, f"ts must be an integer, Unix milliseconds, the column is {table['ts'].type}")
     return Columns(
-        _texts(path, table, "user_id", 1),
-        _texts(path, table, "item_id", 1),
-        _times(path, table["ts"].cast(pa.int64()), 1),
+        _texts(path, table, "user_id", row),
+        _texts(path, table, "item_id", row),
+        _times(path, table["ts"].cast(pa.int64()), row),
         table["type"].cast(pa.string()).to_pylist() if "type" in table.column_names else None,
-        _object_attributes(path, table["attributes"]) if "attributes" in table.column_names else None,
+        _object_attributes(path, table["attributes"], row) if "attributes" in table.column_names else None,
     )
 
 
-def _read_json_lines(path: Path) -> Columns:
+def _read_json_lines(path: Path) -> Iterator[Columns]:
     decoder = msgspec.json.Decoder(Record)
     records, rows = [], []
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -105,7 +156,7 @@ def _read_json_lines(path: Path) -> Columns:
                 records.append(_decode(decoder, line, path, row))
                 rows.append(row)
     table = pa.table({name: [getattr(record, name) for record in records] for name in REQUIRED}, schema=_JSON_SCHEMA)
-    return Columns(
+    yield Columns(
         _texts(path, table, "user_id", rows),
         _texts(path, table, "item_id", rows),
         table["ts"].to_numpy(),
@@ -115,7 +166,7 @@ def _read_json_lines(path: Path) -> Columns:
 
 
 _JSON_SCHEMA = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("ts", pa.int64())])
-READERS: dict[str, Callable[[Path], Columns]] = {
+READERS: dict[str, Callable[[Path], Iterator[Columns]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
@@ -180,7 +231,7 @@ def _raw_attributes(path: Path, texts: list[bytes], rows: list[int]) -> list[Att
     return [decoded[text] for text in texts]
 
 
-def _json_attributes(path: Path, column: Any) -> list[Attributes | None]:
+def _json_attributes(path: Path, column: Any, first_row: int) -> list[Attributes | None]:
     """Attributes from a column of JSON texts; each different text is decoded once."""
     encoded = column.combine_chunks().dictionary_encode()
     indices = encoded.indices.to_numpy()
@@ -190,23 +241,30 @@ def _json_attributes(path: Path, column: Any) -> list[Attributes | None]:
         try:
             decoded.append(_lists(decoder.decode(text)) if text else None)
         except msgspec.MsgspecError as error:
-            row = 2 + int(np.flatnonzero(indices == len(decoded))[0])
+            row = first_row + int(np.flatnonzero(indices == len(decoded))[0])
             _refuse(path, row, f"attributes: {_one_line(error)}")
     return [decoded[index] for index in indices.tolist()]
 
 
-def _object_attributes(path: Path, column: Any) -> list[Attributes | None]:
-    """Attributes from a Parquet column of structs, maps or JSON texts."""
+def _object_attributes(path: Path, column: Any, first_row: int) -> list[Attributes | None]:
+    """Attributes from a Parquet column of structs, maps or JSON texts; equal ones are one object."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return _json_attributes(path, pc.fill_null(column.cast(pa.string()), ""))
+        return _json_attributes(path, pc.fill_null(column.cast(pa.string()), ""), first_row)
     attributes: list[Attributes | None] = []
-    for row, value in enumerate(column.to_pylist(), 1):
+    known: dict[str, Attributes | None] = {}
+    for row, value in enumerate(column.to_pylist(), first_row):
         pairs = {} if value is None else {k: v for k, v in dict(value).items() if v is not None}
         try:
-            attributes.append(_lists(msgspec.convert(pairs, dict[str, str | list[str]])) or None)
+            found = _lists(msgspec.convert(pairs, dict[str, str | list[str]])) or None
         except msgspec.ValidationError as error:
             _refuse(path, row, f"attributes: {_one_line(error)}")
+        attributes.append(known.setdefault(repr(found), found))
     return attributes
+
+
+def _chained(parts: list[list[Any] | None]) -> list[Any] | None:
+    there = [part for part in parts if part is not None]
+    return list(chain.from_iterable(there)) if there else None
 
 
 def _lists(attributes: dict[str, str | list[str]]) -> Attributes:

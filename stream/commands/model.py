@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lurm_model.report import Report
 
 EVENTS_HELP = "Events: .csv, .jsonl (also .gz) or .parquet with user_id, item_id, ts in ms; may be repeated."
+EVENTS_MAX_HELP = "More events than this are sampled: whole lives of half the users, a quarter, ..."
 FUTURE_HELP = "Events as for `lurm train`; the last quarter of their time is the future to predict."
 CACHE = Path(tempfile.gettempdir()) / "lurm-datasets"
 PATH = click.Path(path_type=Path)
@@ -50,12 +51,13 @@ def _scales(_context: click.Context, _option: click.Parameter, value: str) -> st
 @click.option("--events", "files", type=PATH, multiple=True, required=True, metavar="FILE", help=EVENTS_HELP)
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="The bundle's folder.")
 @click.option("--scales", default="day,month", show_default=True, callback=_scales, help="Scales the model reads.")
+@click.option("--events-max", type=click.IntRange(1), default=20_000_000, show_default=True, help=EVENTS_MAX_HELP)
 @click.option("--interests", type=click.IntRange(2), help="Size of the codebook. [default: half the items, <= 10000]")
 @click.option("--epochs", type=click.IntRange(0), default=3, show_default=True, help="Most passes over the users.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal bundles.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--checkpoint", type=PATH, metavar="DIR", help="Save every epoch here; run again to go on after a stop.")
-def train(files: tuple[Path, ...], out: Path, interests: int | None, **options: Any) -> None:
+def train(files: tuple[Path, ...], out: Path, events_max: int, interests: int | None, **options: Any) -> None:
     """Train a model from a file of events and write it as a bundle.
 
     Needs no tuning; 100 users and 100 items are enough to begin with. The bundle fixes the scales of the state.
@@ -67,7 +69,7 @@ def train(files: tuple[Path, ...], out: Path, interests: int | None, **options: 
         from lurm_model.train import train as train_bundle  # noqa: PLC0415
 
         progress("reading", 0, 1)
-        events = load_events(files)
+        events = load_events(files, events_max=events_max)
         progress("reading", 1, 1)
         bundle = train_bundle(events, TrainOptions(n_interests=interests, **options), progress)
         bundle.save(out)

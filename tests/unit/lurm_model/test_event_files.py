@@ -2,12 +2,14 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from lurm_model.datasets import iter_records, load_events, load_labels
 from lurm_model.errors import EventsFileError
+from lurm_model.event_files import read_columns, read_parts
 
 ROWS = [
     {"user_id": "u2", "item_id": "b", "ts": 3000, "attributes": {"kind": "tea", "tag": ["x", "y"]}},
@@ -145,3 +147,31 @@ def test_labels_without_users_are_refused(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("user,age\n1,2\n")
     with pytest.raises(EventsFileError, match="need user_id"):
         load_labels(tmp_path / "l.csv")
+
+
+def test_a_parquet_file_is_read_by_row_group_and_rows_are_numbered_through(tmp_path: Path) -> None:
+    path = tmp_path / "e.parquet"
+    columns = {"user_id": ["a", "b", "c", "d", ""], "item_id": list("vwxyz"), "ts": [5, 4, 3, 2, 1]}
+    pyarrow.parquet.write_table(pa.table(columns).slice(0, 4), path, row_group_size=3)
+    assert [len(part.ts_ms) for part in read_parts(path)] == [3, 1]
+    assert load_events([path]).ts_ms.tolist() == [2, 3, 4, 5]
+    assert read_columns(path).item_id.to_pylist() == list("vwxy")
+    pyarrow.parquet.write_table(pa.table(columns), path, row_group_size=3)
+    with pytest.raises(EventsFileError, match=r"user_id is empty: .* row=5"):
+        load_events([path])
+
+
+def test_more_events_than_fit_become_whole_lives_of_some_users(tmp_path: Path) -> None:
+    n_users, n_each = 400, 7
+    users = [f"u{row % n_users}" for row in range(n_users * n_each)]
+    table = pa.table({"user_id": users, "item_id": users, "ts": list(range(len(users)))})
+    orders = (table, table.take(pa.array(range(len(users) - 1, -1, -1))))
+    kept = []
+    for place, rows in enumerate(orders):
+        path = tmp_path / f"{place}.parquet"
+        pyarrow.parquet.write_table(rows, path, row_group_size=250)
+        kept.append(load_events([path], events_max=1000))
+    events = kept[0]
+    assert 500 < len(events) <= 1000
+    assert set(np.bincount(events.user).tolist()) == {n_each}
+    assert set(kept[1].users) == set(events.users)
