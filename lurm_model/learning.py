@@ -13,7 +13,7 @@ import torch
 
 from lurm_model.checkpoint import load_state, save_state
 from lurm_model.contrast import indicators
-from lurm_model.objective import Objective, log_popularity
+from lurm_model.objective import WEIGHTS, Objective, Weights, log_popularity
 from lurm_model.progress import Progress
 from lurm_model.smen import Smen
 from lurm_model.views import Reader, Views, epoch_views
@@ -49,6 +49,7 @@ class LearnOptions:
     seed: int
     device: str = "cpu"
     checkpoint: Path | None = None
+    weights: Weights = WEIGHTS
 
 
 def learn(smen: Smen, rows: Rows, idf: Float32, options: LearnOptions, progress: Progress) -> History:
@@ -71,7 +72,7 @@ class _Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             popularity = log_popularity(rows.bags.interests, smen.config.n_interests)
-            self._objective = Objective(smen, popularity).to(options.device)
+            self._objective = Objective(smen, popularity, options.weights).to(options.device)
         interests = smen.anchors.interests
         rest = [parameter for parameter in self._objective.parameters() if parameter is not interests]
         groups: list[dict[str, Any]] = [{"params": [interests], "lr": INTERESTS_LEARNING_RATE}, {"params": rest}]

@@ -1,6 +1,6 @@
 """What SMEN is trained to do with the views of a batch, and the heads it needs for that and only for that."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,10 +13,21 @@ from lurm_model.views import Views
 from lurm_model.weighting import Float32
 from state.bags import UInt32
 
-PREDICTION_WEIGHT = 1.0
-FUTURE_ITEMS_WEIGHT = 1.0
-# Who comes back and how much is what the recurrence is for: less than this, and it stays near where it was drawn.
-FUTURE_VOLUME_WEIGHT = 3.0
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each part of the loss counts.
+
+    Who comes back and how much is what the recurrence is for: with less of it, it stays near where it was drawn.
+    """
+
+    contrast: float = 1.0
+    items: float = 1.0
+    future_items: float = 1.0
+    future_volume: float = 3.0
+
+
+WEIGHTS = Weights()
 
 
 class Objective(nn.Module):
@@ -25,11 +36,11 @@ class Objective(nn.Module):
     **Source**: the contrast is the paper's, the predictions are our decision.
     """
 
-    def __init__(self, smen: Smen, popularity: Float32) -> None:
+    def __init__(self, smen: Smen, popularity: Float32, weights: Weights = WEIGHTS) -> None:
         super().__init__()
         config = smen.config
         width = config.n_anchors * config.d_anchor
-        self.smen = smen
+        self.smen, self.weights = smen, weights
         self.items = ItemPrediction(width, config.d_anchor, torch.from_numpy(popularity))
         self.future_items = ItemPrediction(width, config.d_anchor, torch.from_numpy(popularity))
         self.volume = VolumePrediction(width)
@@ -45,7 +56,7 @@ class Objective(nn.Module):
         life = self.smen.config.life_scale
         predicted = self.items(a, vectors, present, _targets(views.halves[1], life))
         predicted = predicted + self.items(b, vectors, present, _targets(views.halves[0], life))
-        loss = info_nce(a, b) + PREDICTION_WEIGHT * predicted / 2
+        loss = self.weights.contrast * info_nce(a, b) + self.weights.items * predicted / 2
         if views.past is None or views.future is None:
             return loss, a, b
         return loss + self._future(views.past, views.future, table, present), a, b
@@ -59,7 +70,7 @@ class Objective(nn.Module):
         vectors = self.smen.anchors.interests[present]
         items: Tensor = self.future_items(flat, vectors, present, _targets(future, life))
         volume: Tensor = self.volume(flat[known], future.scales[life].life_offsets.diff()[known].float())
-        return FUTURE_ITEMS_WEIGHT * items + FUTURE_VOLUME_WEIGHT * volume
+        return self.weights.future_items * items + self.weights.future_volume * volume
 
 
 def log_popularity(interests: UInt32, n_interests: int) -> Float32:

@@ -40,6 +40,7 @@ class TrainOptions:
 
     scales: str = "day,month"
     n_interests: int | None = None
+    d_item: int = D_ITEM
     epochs: int = EPOCHS
     seed: int = 0
     device: str = "auto"
@@ -97,6 +98,7 @@ def _started(
     config = SmenConfig(
         n_interests=codebook.n_interests,
         d_item=codebook.centroids.shape[1],
+        d_anchor=codebook.centroids.shape[1],
         reference_day=int(day_of(events.ts_ms).max()),
         scales=tuple(scale.name for scale in parse_scales(options.scales)),
     )
@@ -108,7 +110,7 @@ def _started(
 def make_codebook(events: Events, options: TrainOptions, progress: Progress) -> tuple[Codebook, Int64]:
     """The codebook, and the interest of every item as int64[n_items]."""
     progress("item vectors", 0, 1)
-    items = embed_items(events, D_ITEM, options.seed, progress)
+    items = embed_items(events, options.d_item, options.seed, progress)
     n_clusters = options.n_interests or min(INTERESTS_MAX, max(1, len(events.items) // 2))
     device = choose_device(options.device)
     vectors = torch.from_numpy(items.vectors).to(device)
