@@ -15,7 +15,8 @@ from lurm_model.weighting import Float32
 from state.periods import MS_PER_DAY, Int64
 
 WIDTH = 128
-STEPS = 150
+# Two passes over the users within these bounds.
+STEPS = (30, 150)
 BATCH_USERS = 128
 SLICE_EVENTS = (5, 30)
 EVENTS_MAX = 128
@@ -71,13 +72,14 @@ def coles_features(events: Events, interest: Int64, start: Float32, seed: int, p
         model = Coles(start)
     optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     able = np.flatnonzero(sequences.lengths >= 2)
-    for step in range(STEPS):
+    n_steps = int(np.clip(2 * len(able) // BATCH_USERS, *STEPS))
+    for step in range(n_steps):
         users = rng.choice(able, min(BATCH_USERS, len(able)), replace=False)
         loss = info_nce(model(*sequences.slices(users, rng)), model(*sequences.slices(users, rng)))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-        progress("CoLES", step + 1, STEPS)
+        progress("CoLES", step + 1, n_steps)
     return _encode(model, sequences)
 
 
