@@ -15,7 +15,9 @@ from stream.settings import Settings
 from stream.worker_process import WorkerProcess
 
 _LOOK_S = 0.5
-_BROKER_ABSENT: Final = re.compile("broker|KafkaConnectionError")
+_BROKER_ABSENT: Final = re.compile(
+    r"no broker answered|KafkaConnectionError|Unable connect to|the broker did not answer"
+)
 
 
 class Member:
@@ -109,11 +111,10 @@ class Crew:
         if code is None:
             return
         self.exits[code] += 1
-        lines = member.process.output().splitlines()
+        output = member.process.output()
         # A worker that starts while the broker is away says so and ends, and one that is asked to end before it can
         # listen just ends; any other refusal is a finding.
-        expected = {0, EXIT_FATAL, -signal.SIGKILL, -signal.SIGTERM} | (
-            {1} if lines and _BROKER_ABSENT.search(lines[-1]) else set()
-        )
+        expected = {0, EXIT_FATAL, -signal.SIGKILL, -signal.SIGTERM} | ({1} if _BROKER_ABSENT.search(output) else set())
         if code not in expected:
-            self.unexpected.append(f"worker {member.name} ended: exit_code={code} last_line={lines[-1:]}")
+            complaints = [line for line in output.splitlines() if " INFO " not in line]
+            self.unexpected.append(f"worker {member.name} ended: exit_code={code} said={complaints[-3:]}")
