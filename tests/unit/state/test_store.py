@@ -1,4 +1,3 @@
-import re
 import resource
 import subprocess
 import sys
@@ -127,25 +126,6 @@ def test_the_lock_is_freed_although_rows_were_read(tmp_path: Path, resources: St
         with BagStoreAt(tmp_path / "partition-0", resources) as store:
             store.apply(Changes([row(b"ann", 10, 1)], record(2), 7))
             assert store.users_after(b"", 9) == store.read_users([b"ann"])[0] == [b"ann"]
-
-
-def test_a_reopened_store_keeps_its_bloom_filters_and_the_shared_cache(
-    tmp_path: Path, resources: StoreResources
-) -> None:
-    caches = set()
-    for name in ("partition-0", "partition-0", "partition-1"):
-        with BagStoreAt(tmp_path / name, resources) as store:
-            store.apply(Changes([row(b"ann", 10, 1)], record(2), 7))
-        log = (tmp_path / name / "LOG").read_text(errors="replace")
-        n_families = log.count("Options for column family")
-        assert n_families >= 3
-        assert len(re.findall(r"filter_policy: bloomfilter", log)) == n_families
-        assert set(re.findall(r"capacity : (\d+)", log)) == {str(CACHE_BYTES)}
-        assert set(re.findall(r"cache_index_and_filter_blocks: (\d)", log)) == {"1"}
-        caches |= set(re.findall(r"block_cache: (0x[0-9a-f]+)", log))
-        options = max((tmp_path / name).glob("OPTIONS-*")).read_text()
-        assert options.count("filter_policy=bloomfilter") == options.count("[TableOptions/BlockBasedTable")
-    assert len(caches) == 1, "all partitions share one cache"
 
 
 def test_a_failed_write_poisons_the_store_and_leaves_what_was_before(tmp_path: Path, resources: StoreResources) -> None:
