@@ -52,10 +52,7 @@ class ChildProcess:
         if self._process is not None and self.returncode is None:
             raise LurmError(f"the process runs already: pid={self._process.pid}")
         self._start_of_log = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                self._command, env=self._environment(failpoint), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        self._process = self._launch(self._environment(failpoint))
         return self
 
     def output(self) -> str:
@@ -119,6 +116,12 @@ class ChildProcess:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+    def _launch(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                self._command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def _environment(self, failpoint: str | None) -> Mapping[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
