@@ -29,7 +29,7 @@ from stream.embedding_record import EmbeddingWriter
 from stream.errors import ConfigInvalid
 from stream.events import EventDecoder, Limits
 from stream.exits import ExitLog
-from stream.fatal import die
+from stream.fatal import EXIT_FATAL, die
 from stream.health import HealthServer
 from stream.metrics import WorkerMetrics
 from stream.observe import LogCounter, Observer
@@ -111,7 +111,8 @@ class Worker:
             worker.execute_from_commandline()
         except SystemExit as end:
             exits.note("failed" if end.code else "stopped")
-            raise
+            # Faust ends with 1 when a part of it crashed, which says nothing of broker or source.
+            raise SystemExit(EXIT_FATAL if end.code else 0) from end
         finally:
             self._watchdog.stop()
             health.close()

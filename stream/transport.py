@@ -94,8 +94,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
-        # Faust bypasses the call that reports a dead coordinator.
-        consumer._coordinator.check_errors()
+        # Faust bypasses the call that reports a dead coordinator, and would end in disorder if it raised here.
+        try:
+            consumer._coordinator.check_errors()
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
         subscriptions = fetcher._subscriptions
         before = _positions(subscriptions)
         with subscriptions.fetch_context():

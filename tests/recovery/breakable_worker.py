@@ -1,0 +1,46 @@
+"""`lurm worker` in which SIGRTMIN raises an error in a task: a sender, the coordinator or Faust's fetcher.
+
+Nothing is replaced: the future that the task waits for gets an exception, as a bug of the library would raise it.
+"""
+
+import asyncio
+import gc
+import signal
+import sys
+
+from stream.cli import run
+
+
+def find(task: str) -> asyncio.Task[None]:
+    """The task to break."""
+    from aiokafka.consumer.group_coordinator import GroupCoordinator  # noqa: PLC0415
+    from aiokafka.producer.sender import Sender  # noqa: PLC0415
+    from faust.transport.consumer import Fetcher  # noqa: PLC0415
+
+    found = gc.get_objects()
+    if task == "coordinator":
+        return next(each._coordination_task for each in found if type(each) is GroupCoordinator)
+    if task == "fetcher":
+        return next(each._drainer for each in found if type(each) is Fetcher)
+    senders = [each for each in found if type(each) is Sender and each._txn_manager.transactional_id]
+    # That of the rows, not that of the embeddings.
+    return min(senders, key=lambda each: str(each._txn_manager.transactional_id)).sender_task
+
+
+def fail(task: asyncio.Task[None]) -> None:
+    """Raise in a task where it waits; one that is about to run waits a moment later."""
+    future = getattr(task, "_fut_waiter", None)
+    if future is None or future.done():
+        task.get_loop().call_later(0.001, fail, task)
+    else:
+        future.set_exception(RuntimeError("broken by a test"))
+
+
+def break_task(*_: object) -> None:
+    """Raise in the loop's own thread."""
+    task = find(sys.argv[1])
+    task.get_loop().call_soon_threadsafe(fail, task)
+
+
+signal.signal(signal.SIGRTMIN, break_task)
+sys.exit(run(["worker"]))
