@@ -25,8 +25,8 @@ class SmallDisk:
             used = sum(file.stat().st_blocks * 512 for file in self.path.rglob("*") if file.is_file())
             assert self._mount(f"remount,size={used + n_bytes}")
         else:
-            largest = max(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-            limit = max(largest, worker.log.stat().st_size) + n_bytes
+            # What grows is RocksDB's write-ahead log.
+            limit = max(file.stat().st_size for file in [*self.path.rglob("*.log"), worker.log]) + n_bytes
             resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (limit, limit))
 
     def enlarge(self) -> None:
