@@ -1,6 +1,7 @@
 """A folder on a disk that can be made too small: a mounted one where that is allowed, else a limit on file sizes."""
 
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,10 @@ class SmallDisk:
             subprocess.run(["umount", self.path], check=True)
 
     def _mount(self, options: str) -> bool:
-        command = ["mount", "-t", "tmpfs", "-o", options, "lurm-test", self.path]
+        program = shutil.which("mount")
+        if program is None:
+            return False
+        command = [program, "-t", "tmpfs", "-o", options, "lurm-test", self.path]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
