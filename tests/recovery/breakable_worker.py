@@ -17,11 +17,12 @@ def find(task: str) -> asyncio.Task[None]:
     from aiokafka.producer.sender import Sender  # noqa: PLC0415
     from faust.transport.consumer import Fetcher  # noqa: PLC0415
 
+    gc.unfreeze()
     found = gc.get_objects()
     if task == "coordinator":
         return next(each._coordination_task for each in found if type(each) is GroupCoordinator)
     if task == "fetcher":
-        return next(each._drainer for each in found if type(each) is Fetcher)
+        return next(each._drainer for each in found if type(each) is Fetcher and each._drainer)
     senders = [each for each in found if type(each) is Sender and each._txn_manager.transactional_id]
     # That of the rows, not that of the embeddings.
     return min(senders, key=lambda each: str(each._txn_manager.transactional_id)).sender_task

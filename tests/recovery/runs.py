@@ -1,6 +1,7 @@
 """Runs of a worker that end, halt or hesitate at a step, and what they must leave on their disk."""
 
 import signal
+from contextlib import closing
 
 from state.options import StoreOptions, StoreResources
 from state.rows import RECORD_KEY
@@ -28,10 +29,10 @@ def check_disk(worker: WorkerProcess) -> None:
     assert settings.state.dir is not None
     rows: dict[bytes, bytes] = {}
     for number in range(settings.topics.partitions):
-        store = BagStore(settings.state.dir / settings.app.id / f"partition-{number}", StoreResources(StoreOptions()))
-        rows |= dict(store._db.items())
-        assert rows.pop(RECORD_KEY, None) is not None
-        assert store.record == changelog.partitions[number]
-        assert len(store.marks) == 0, f"still dirty: {store.marks.take(9)}"
-        store.close()
+        path = settings.state.dir / settings.app.id / f"partition-{number}"
+        with closing(BagStore(path, StoreResources(StoreOptions()))) as store:
+            rows |= dict(store._db.items())
+            assert rows.pop(RECORD_KEY, None) is not None
+            assert store.record == changelog.partitions[number]
+            assert len(store.marks) == 0, f"still dirty: {store.marks.take(9)}"
     assert rows == changelog.rows

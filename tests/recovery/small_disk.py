@@ -38,7 +38,7 @@ class SmallDisk:
     def close(self) -> None:
         """Take the disk away."""
         if self._is_mounted:
-            subprocess.run(["umount", self.path], check=True)
+            subprocess.run(["umount", "--lazy", self.path], check=True)
 
     def _mount(self, options: str) -> bool:
         program = shutil.which("mount")

@@ -13,7 +13,7 @@ from tests.recovery.small_disk import SmallDisk, small_disk
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import Traffic, WorkerProcess, check_exact, check_published, wait_applied
 
-LEFT_BYTES = 64 << 10
+LEFT_BYTES = 16 << 10
 
 
 @pytest.fixture
@@ -68,6 +68,8 @@ def ends_in_one_line(worker: WorkerProcess) -> None:
 
 def go_on(worker: WorkerProcess, traffic: Traffic) -> None:
     worker.ready()
+    # These are encoded last, so that whoever the recovery left dirty is published before.
+    traffic.send(200)
     wait_applied(worker.settings, worker)
     check_exact(worker.settings, traffic.sent)
     check_published(worker.settings)
