@@ -5,8 +5,10 @@ Nothing is replaced: the future that the task waits for gets an exception, as a 
 
 import asyncio
 import gc
+import inspect
 import signal
 import sys
+from typing import Any
 
 from stream.cli import run
 
@@ -15,17 +17,21 @@ def find(task: str) -> asyncio.Task[None]:
     """The task to break."""
     from aiokafka.consumer.group_coordinator import GroupCoordinator  # noqa: PLC0415
     from aiokafka.producer.sender import Sender  # noqa: PLC0415
-    from faust.transport.consumer import Fetcher  # noqa: PLC0415
 
+    if task == "fetcher":
+        return next(each for each in asyncio.all_tasks() if "_fetcher" in called(each.get_coro()))
     gc.unfreeze()
     found = gc.get_objects()
     if task == "coordinator":
         return next(each._coordination_task for each in found if type(each) is GroupCoordinator)
-    if task == "fetcher":
-        return next(each._drainer for each in found if type(each) is Fetcher and each._drainer)
     senders = [each for each in found if type(each) is Sender and each._txn_manager.transactional_id]
     # That of the rows, not that of the embeddings.
     return min(senders, key=lambda each: str(each._txn_manager.transactional_id)).sender_task
+
+
+def called(coroutine: Any) -> list[str]:
+    """The names of the coroutines that wait for each other."""
+    return [coroutine.__name__, *called(coroutine.cr_await)] if inspect.iscoroutine(coroutine) else []
 
 
 def fail(task: asyncio.Task[None]) -> None:
