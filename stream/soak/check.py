@@ -6,7 +6,6 @@ was given each of those. Differences are sentences; no sentence is no difference
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -23,21 +22,13 @@ from stream.embedding_record import Embedding, decode
 from stream.replay import Progress, State, newest_embeddings, newest_state, read_topic
 from stream.settings import Settings
 from stream.soak.reference import Bags
+from stream.soak.traffic import Sent
 from stream.topics import end_offsets
 
 # Of the length of a user's vectors: float32 rounding, which depends on who else is in a batch.
 TOLERANCE = 1e-5
 _BATCH_USERS = 1024
 _SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What the traffic sent, and what its bags are."""
-
-    n_events: int
-    n_poison: int
-    bags: Bags
 
 
 def is_applied(settings: Settings, share: float = 1.0) -> bool:
@@ -56,7 +47,8 @@ def differences(settings: Settings, sent: Sent, progress: Progress | None = None
     """Whatever is not as it must be, the seen embeddings excepted: see `unseen`."""
     yield from backward_steps(settings, progress)
     state = newest_state(settings, progress=progress)
-    yield from wrong_bags(state, Bundle.load(_bundle(settings)), sent.bags)
+    bundle = Bundle.load(_bundle(settings))
+    yield from wrong_bags(state, bundle, sent.reference.bags(bundle.scales))
     expected = Ledger(sent.n_events + sent.n_poison, sent.n_events, 0, sent.n_poison)
     if state.ledger != expected:
         yield f"the ledger is not what was sent: found={state.ledger} expected={expected}"

@@ -10,18 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from state.periods import parse_scales
 from stream.embedded_broker import start_broker
 from stream.errors import LurmError
 from stream.replay import newest_embeddings
-from stream.scrape import quantile, value
+from stream.scrape import Samples, quantile, value
 from stream.settings import App, Encode, Kafka, Metrics, Model, Settings, State, Topics
 from stream.soak.bundle import tiny_bundle
-from stream.soak.check import Sent, differences, is_applied, unseen
+from stream.soak.check import differences, is_applied, unseen
 from stream.soak.crew import Crew, Member
 from stream.soak.faults import Scene, inject
 from stream.soak.readers import Readers
-from stream.soak.traffic import Traffic
+from stream.soak.traffic import Sent, Traffic, sent_events
 from stream.topics import create_missing
 
 _MEMBERS = ("a", "b", "c")
@@ -79,8 +78,15 @@ class Soak:
             scene = Scene(broker, crew, traffic, settings.kafka.session_timeout_s, pick)
             faults = self._suffer(scene)
             self._drain(settings, crew)
-            found = self._check(settings, traffic, readers, crew)
-            return self._summary(crew, traffic, readers, faults, found) | {
+            sent = sent_events(settings)
+            found = self._check(settings, sent, readers)
+            if sent.n_events + sent.n_poison < traffic.n_acknowledged:
+                found.append(f"the broker lost events: acknowledged={traffic.n_acknowledged} found={sent.n_events}")
+            found += [*crew.unexpected, *readers.failures]
+            return self._summary(crew.samples(), sent, faults, found) | {
+                "embeddings_read": readers.n_read,
+                "worker_starts": crew.n_starts,
+                "worker_exits": {str(code): n for code, n in sorted(crew.exits.items())},
                 "broker": type(broker).__name__,
                 "seconds": round(time.monotonic() - started_s, 1),
             }
@@ -101,52 +107,45 @@ class Soak:
     def _drain(self, settings: Settings, crew: Crew) -> None:
         self.status.phase = "draining"
         deadline = time.monotonic() + _DRAIN_S
-        while not (self._is_clean(crew) and is_applied(settings)):
+        while not (is_applied(settings) and self._is_clean(crew)):
             if time.monotonic() > deadline:
                 raise LurmError(f"the workers did not catch up within {_DRAIN_S:.0f} s; logs={self.folder}")
             time.sleep(_POLL_S)
 
     def _is_clean(self, crew: Crew) -> bool:
         """Both workers are ready and have nobody to encode."""
+        # The gauges are set once a second.
+        time.sleep(2 * _POLL_S)
         samples = [member.process.samples() for member in crew.members[:2]]
         return all(value(each, "lurm_ready") == 1 and value(each, "lurm_dirty_users") == 0 for each in samples)
 
-    def _check(self, settings: Settings, traffic: Traffic, readers: Readers, crew: Crew) -> list[str]:
+    def _check(self, settings: Settings, sent: Sent, readers: Readers) -> list[str]:
         self.status.phase = "checking"
-        # The gauge of dirty users is set once a second.
-        time.sleep(2 * _POLL_S)
-        sent = Sent(traffic.n_events, traffic.n_poison, traffic.reference.bags(parse_scales(_SCALES)))
         found = list(itertools.islice(differences(settings, sent), _DIFFERENCES_MAX))
         published, deadline = newest_embeddings(settings), time.monotonic() + _DRAIN_S / 4
         while (missing := unseen(published, readers.seen)) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         if missing:
             found.append(f"the group was not given the last embedding of: n={len(missing)} first={missing[:5]}")
-        return [*found, *crew.unexpected, *readers.failures]
+        return found
 
     def _look(self, crew: Crew, traffic: Traffic, started_s: float) -> None:
         status = self.status
-        status.n_events, status.n_users = traffic.n_events + traffic.n_poison, traffic.n_users
+        status.n_events, status.n_users = traffic.n_acknowledged, traffic.n_users
         status.freshness_p99_s = quantile(crew.samples(), "lurm_freshness_seconds", 0.99)
         status.done_s = time.monotonic() - started_s
         self.show(status)
 
-    def _summary(
-        self, crew: Crew, traffic: Traffic, readers: Readers, faults: Mapping[str, int], found: list[str]
-    ) -> dict[str, Any]:
-        samples = crew.samples()
+    def _summary(self, samples: Samples, sent: Sent, faults: Mapping[str, int], found: list[str]) -> dict[str, Any]:
         return {
             "equal": not found,
             "differences": found,
             "seed": self.plan.seed,
             "minutes": self.plan.seconds / 60,
-            "events_sent": traffic.n_events,
-            "poison_sent": traffic.n_poison,
-            "users": traffic.n_users,
-            "embeddings_read": readers.n_read,
+            "events_sent": sent.n_events,
+            "poison_sent": sent.n_poison,
+            "users": sent.reference.n_users,
             "faults": dict(faults),
-            "worker_starts": crew.n_starts,
-            "worker_exits": {str(code): n for code, n in sorted(crew.exits.items())},
             "freshness_p50_s": round(quantile(samples, "lurm_freshness_seconds", 0.5), 2),
             "freshness_p99_s": round(quantile(samples, "lurm_freshness_seconds", 0.99), 2),
             "rolled_up_rows": int(value(samples, "lurm_rolled_up_rows_total")),

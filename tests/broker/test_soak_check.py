@@ -10,12 +10,14 @@ from state.periods import MS_PER_DAY
 from stream.replay import newest_embeddings, newest_state
 from stream.settings import Model, Settings
 from stream.soak.bundle import FIRST_DAY, tiny_bundle
-from stream.soak.check import Sent, differences, unseen
+from stream.soak.check import differences, unseen
+from stream.soak.reference import Reference
+from stream.soak.traffic import Sent
 from stream.topics import create_missing
 from tests.broker.state_writer import StateWriter
 from tests.brokers import Broker, fresh_settings, producer
 from tests.conftest import KINDS
-from tests.plain import PlainEvent, bags
+from tests.plain import PlainEvent
 
 EVENTS = [PlainEvent(b"user-%d" % (i % 7), i % 5, (FIRST_DAY + 3 * i) * MS_PER_DAY) for i in range(40)]
 Spoil = Callable[[Settings, StateWriter], None]
@@ -40,7 +42,7 @@ def writer(session_brokers: dict[str, Broker], bundle: Bundle, tmp_path: Path) -
 
 
 def found(writer: StateWriter, n_poison: int = 0) -> list[str]:
-    sent = Sent(len(EVENTS), n_poison, bags(EVENTS, writer.bundle.scales))
+    sent = Sent(len(EVENTS), n_poison, Reference(EVENTS))
     return list(differences(writer.settings, sent))
 
 
