@@ -130,7 +130,8 @@ class Worker:
         n = settings.topics.partitions
         raw = {"key_serializer": "raw", "value_serializer": "raw", "value_type": bytes}
         source = app.topic(settings.topics.events, partitions=n, acks=False, **raw)
-        app.Table(TABLE, key_type=bytes, value_type=bytes, partitions=n, recovery_buffer_size=8)
+        # Fetched batches applied at once: many while recovering, each as it comes while standing by.
+        app.Table(TABLE, key_type=bytes, value_type=bytes, partitions=n, recovery_buffer_size=8, standby_buffer_size=1)
         app.agent(source, name="ingest")(self._consume)
         app.beat = self._beat
         app.task(self._encode)

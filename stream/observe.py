@@ -10,6 +10,10 @@ from aiokafka import TopicPartition
 from stream.metrics import OUTCOMES, WorkerMetrics
 from stream.ownership import Ownership
 
+logger = logging.getLogger("lurm")
+
+_LOG_INTERVAL_S: Final = 2.0
+
 
 class Observer:
     """Sets the gauges of one worker."""
@@ -17,6 +21,7 @@ class Observer:
     def __init__(self, app: Any, ownership: Ownership) -> None:
         self.behind = False
         self._recovering_since: tuple[float, int] | None = None
+        self._logged_at_s = 0.0
         self._app = app
         self._ownership = ownership
         self._metrics = ownership.shared.metrics
@@ -29,11 +34,11 @@ class Observer:
         self._observe_state(now_s)
 
     def _observe_lag(self, now_s: float) -> None:
-        self.behind = False
+        source, self.behind = self._ownership.shared.names.events, False
         if not self._ownership.recovered:
             return  # what was seen last holds until the rebalance is over
         for number, partition in self._ownership.partitions.items():
-            lag = max(0, self._readable_end(number) - partition.next_offset)
+            lag = max(0, self._readable_end(source, number) - partition.next_offset)
             self.behind = self.behind or lag > 0
             self._metrics.lag.labels(str(number)).set(lag)
             behind_s = now_s - partition.newest_applied_ms / 1000 if lag and partition.newest_applied_ms else 0.0
@@ -48,27 +53,47 @@ class Observer:
                 self._metrics.ledger.labels(str(number), outcome).set(getattr(partition.record.ledger, outcome))
         self._metrics.ledger_broken.set(sum(bool(partition.record.faults()) for partition in held.values()))
 
-    def _readable_end(self, number: int) -> int:
+    def _readable_end(self, topic: str, number: int) -> int:
         """The last stable offset: beyond it stand only records of open transactions."""
         thread = self._app.consumer._thread  # noqa: SLF001 - Faust's consumer does not pass it on
         consumer = thread._consumer if thread is not None else None  # noqa: SLF001
-        tp = TopicPartition(self._ownership.shared.names.events, number)
+        tp = TopicPartition(topic, number)
         if consumer is None or tp not in consumer.assignment():
             return 0
         return consumer.last_stable_offset(tp) or consumer.highwater(tp) or 0
 
     def _observe_recovery(self, now_s: float) -> None:
-        recovery, metrics = self._app.tables.recovery, self._metrics
-        remaining = sum(max(0, recovery.active_remaining()[tp]) for tp in recovery.active_tps)
-        if self._ownership.recovered:
-            remaining = 0
+        metrics, ownership = self._metrics, self._ownership
+        remaining = 0 if ownership.recovered else self._remaining()
+        eta_s = self._eta_s(now_s, remaining)
         metrics.recovery_remaining.set(remaining)
-        metrics.recovery_eta_s.set(self._eta_s(now_s, remaining))
-        metrics.standby_lag.set(sum(max(0, n) for n in recovery.standby_remaining().values()))
-        metrics.ready.set(self._ownership.ready)
-        owned = len(self._ownership.partitions)
+        metrics.recovery_eta_s.set(eta_s)
+        metrics.standby_lag.set(self._standby_lag())
+        metrics.ready.set(ownership.ready)
+        owned = len(ownership.partitions)
         metrics.partitions.labels("active").set(owned)
-        metrics.partitions.labels("standby").set(max(0, len(self._ownership.stores) - owned))
+        metrics.partitions.labels("standby").set(max(0, len(ownership.stores) - owned))
+
+    def _remaining(self) -> int:
+        """Changelog offsets not applied yet; Faust's own count takes what it buffers for applied."""
+        recovery, remaining = self._app.tables.recovery, 0
+        for tp, highwater in recovery.active_highwaters.items():
+            store = self._ownership.stores.get(tp.partition)
+            applied = None if store is None else store.changelog_offset
+            first = recovery.active_offsets[tp] if applied is None else applied
+            remaining += max(0, highwater - (-1 if first is None else first))
+        return remaining
+
+    def _standby_lag(self) -> int:
+        """What Faust says is from when the standby began; an owner goes on writing."""
+        highwaters, changelog = self._app.tables.recovery.standby_highwaters, self._ownership.shared.names.changelog
+        lag = 0
+        for number, store in self._ownership.stores.items():
+            if number not in self._ownership.partitions:
+                at_first = highwaters.get(TopicPartition(changelog, number), -1) + 1
+                end = max(self._readable_end(changelog, number), at_first)
+                lag += max(0, end - 1 - (-1 if store.changelog_offset is None else store.changelog_offset))
+        return lag
 
     def _eta_s(self, now_s: float, remaining: int) -> float:
         """The rest of a recovery at its mean speed so far; NaN until there is one."""
@@ -76,10 +101,15 @@ class Observer:
             self._recovering_since = None
             return 0.0
         if self._recovering_since is None:
-            self._recovering_since = (now_s, remaining)
+            self._recovering_since, self._logged_at_s = (now_s, remaining), -math.inf
         since_s, at_first = self._recovering_since
-        done = at_first - remaining
-        return remaining * (now_s - since_s) / done if done > 0 else math.nan
+        done, elapsed_s = at_first - remaining, now_s - since_s
+        eta_s = remaining * elapsed_s / done if done > 0 else math.nan
+        if now_s - self._logged_at_s >= _LOG_INTERVAL_S:
+            self._logged_at_s = now_s
+            speed = done / elapsed_s if elapsed_s else math.nan
+            logger.info("recovering: done=%d remaining=%d rows_per_s=%.0f eta_s=%.0f", done, remaining, speed, eta_s)
+        return eta_s
 
     def _observe_state(self, now_s: float) -> None:
         metrics, partitions = self._metrics, list(self._ownership.partitions.values())

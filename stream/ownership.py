@@ -15,6 +15,7 @@ from state.options import StoreResources
 from state.store import BagStore
 from stream.partition import Partition, Pipeline
 from stream.transactions import ProducerOptions, TransactionalProducer
+from stream.watermark import newest_records
 
 logger = logging.getLogger("lurm")
 
@@ -37,6 +38,7 @@ class Ownership:
         self._producer_options = producers
         self._stores: dict[int, BagStore] = {}
         self._allowed: set[int] = set()
+        self._assigned_at_s, self._replayed_before = 0.0, 0
 
     @property
     def stores(self) -> Mapping[int, BagStore]:
@@ -58,19 +60,29 @@ class Ownership:
         new = active - set(self.partitions)
         self.ready = self.ready and not new
         self._allowed = active | standby
+        self._assigned_at_s, self._replayed_before = time.monotonic(), self.n_replayed
         self.shared.metrics.rebalances.inc()
         logger.info("assigned: active=%s standby=%s", sorted(active), sorted(standby))
         await asyncio.gather(*(self._release(number) for number in set(self.partitions) - active))
         for number in set(self._stores) - self._allowed:
             self._stores.pop(number).close()
+        opened = self._allowed - set(self._stores)
         await asyncio.gather(*(self._take(number) for number in new))
+        await self._learn_published(opened)
 
     def activate(self) -> None:
         """Every owned partition is recovered."""
         for partition in self.partitions.values():
             partition.activate()
-        self.recovered = self.ready = True
-        logger.info("ready: partitions=%s replayed_rows=%d", sorted(self.partitions), self.n_replayed)
+        self.recovered = True
+        # With partitions, `Consumer.perform_seek` says so: reading begins there.
+        self.ready = self.ready or not self.partitions
+        logger.info(
+            "recovered: partitions=%s replayed_rows=%d recovery_s=%.2f",
+            sorted(self.partitions),
+            self.n_replayed - self._replayed_before,
+            time.monotonic() - self._assigned_at_s,
+        )
 
     async def drain(self) -> None:
         """Wait until no batch of events or embeddings is in flight; new ones must already be stopped."""
@@ -103,6 +115,14 @@ class Ownership:
         embeddings = TransactionalProducer(self._producer_options, f"{app_id}-embeddings-{number}", number)
         await asyncio.gather(rows.start(), embeddings.start())
         self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
+
+    async def _learn_published(self, numbers: set[int]) -> None:
+        """After the previous owners are fenced: what the changelog's end says is published needs no mark."""
+        if not numbers:
+            return
+        records = await newest_records(self._producer_options, self.shared.names.changelog, numbers)
+        for number, record in records.items():
+            self.store(number).published = record.published
 
     async def _release(self, number: int) -> None:
         partition = self.partitions.pop(number)

@@ -182,6 +182,7 @@ class Consumer(driver.Consumer):
         except SourceLost as error:
             die(error)
         await self.seek_wait(positions)
+        self.app.ownership.ready = self.app.ownership.recovered
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         """Seek, never before a topic's first offset, and expect what follows to start there."""

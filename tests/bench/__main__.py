@@ -8,7 +8,7 @@ from tests.bench.machine import describe
 from tests.brokers import kafka_home
 
 # What runs, by name: a function of (events or rows, rounds), and whether it needs real Kafka.
-BENCHMARKS = {"ingest": (ingest.run, True), "restore": (restore.run, False), "encode": (encode.run, False)}
+BENCHMARKS = {"encode": (encode.run, False), "ingest": (ingest.run, True), "restore": (restore.run, False), "recovery": (restore.run_worker, True)}
 
 
 def main() -> int:

@@ -3,8 +3,13 @@
 The plain side does the same with one Python loop: decode each record's header, merge the user's mark, write both.
 """
 
+import asyncio
 import gc
+import re
+import shutil
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +26,14 @@ from state.record import PartitionRecord, decode_record, encode_record
 from state.replay import Record
 from state.rows import RECORD_KEY, encode_keys, encode_values, user_of
 from state.store import BagStore
+from stream.embedded_broker import ApacheKafka
+from stream.settings import Settings
+from stream.topics import create_missing
+from stream.transactions import Outgoing, ProducerOptions, TransactionalProducer
+from tests.bench import ingest
+from tests.brokers import environment_of, kafka_home
 
+_RECOVERED = re.compile(r"recovered: .* replayed_rows=(\d+) recovery_s=([\d.]+)")
 N_USERS, N_DAYS, N_INTERESTS, FIRST_DAY = 50_000, 30, 100_000, 20_000
 BATCH_ROWS = 20_000
 _HEADER = struct.Struct("<qq")
@@ -105,3 +117,54 @@ def _rate(side: Callable[[Path, list[list[Record]]], None], batches: list[list[R
         start = time.perf_counter()
         side(Path(folder) / "partition-0", batches)
         return sum(map(len, batches)) / (time.perf_counter() - start)
+
+
+async def _fill(settings: Settings, n: int, interest_space_id: str) -> None:
+    """A changelog as a worker leaves it, everything published, and n rows in all."""
+    partitions = range(settings.topics.partitions)
+    options = ProducerOptions(settings.kafka.brokers, 40_000, 30_000)
+    producers = [TransactionalProducer(options, f"fill-{number}", number) for number in partitions]
+    await asyncio.gather(*(each.start() for each in producers))
+    end = encode_record(PartitionRecord(interest_space_id, "day,month", published=n + 1))
+    for k, batch in enumerate(changelog(n, is_published=True)):
+        rows = [Outgoing(key, value) for key, value, _ in batch[:-1]] + [Outgoing(RECORD_KEY, end)]
+        await producers[k % len(producers)].transact("fill", {settings.changelog_topic: rows}, int(time.time() * 1000))
+    await asyncio.gather(*(each.stop() for each in producers))
+
+
+def recovery_rate(settings: Settings) -> float:
+    """Rows per second of a worker on an empty disk, from the assignment to the end of the recovery, as it says."""
+    assert settings.state.dir is not None
+    shutil.rmtree(settings.state.dir, ignore_errors=True)
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"} | environment_of(settings)
+    command = [sys.executable, "-m", "stream.cli", "worker"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stderr is not None
+        try:
+            for line in worker.stderr:
+                print("  " + line.rstrip()) if "recover" in line else None
+                if found := _RECOVERED.search(line):
+                    return int(found[1]) / float(found[2])
+        finally:
+            worker.terminate()
+    raise RuntimeError(f"the worker ended before it recovered: exit_code={worker.returncode}")
+
+
+def run_worker(n: int, rounds: int) -> None:
+    """A real worker's recovery from real Kafka."""
+    home = kafka_home()
+    assert home is not None
+    with tempfile.TemporaryDirectory() as name, ApacheKafka(home, Path(name) / "kafka") as broker:
+        folder = Path(name)
+        made = ingest.bundle()
+        made.save(folder / "bundle")
+        settings = ingest.settings_of(broker.brokers, folder, "bench-events", 86_400)
+        worker = settings.worker.model_copy(update={"log_level": "INFO"})
+        settings = settings.model_copy(update={"worker": worker})
+        create_missing(settings)
+        asyncio.run(_fill(settings, n, made.codebook.interest_space_id))
+        print(f"\nrecovery: a worker on an empty disk, changelog of {n:,} rows in 4 partitions, Apache Kafka beside it")
+        rates = [recovery_rate(settings) for _ in range(rounds)]
+        print(
+            f"median {sorted(rates)[rounds // 2]:,.0f} rows/s (runs in k: {' '.join(f'{r / 1000:.0f}' for r in rates)})"
+        )
