@@ -31,8 +31,8 @@ TOMBSTONE_RETENTION_S: Final = 7 * 86_400
 # A disk that is further behind is wiped: the day between is for the replay itself and for clocks that differ.
 BEHIND_S_MAX: Final = TOMBSTONE_RETENTION_S - 86_400
 
-_FORMAT_KEY: Final = b"format"
-_APPLIED_KEY: Final = b"applied"
+FORMAT_KEY: Final = b"format"
+APPLIED_KEY: Final = b"applied"
 _APPLIED = struct.Struct("<qd")
 _REPLAYED_KEY: Final = b"replayed"
 _SEQ = struct.Struct("<q")
@@ -207,7 +207,7 @@ class BagStore:
             batch.delete(key, family) if value is None else batch.put(key, value, family)
 
     def _write_applied(self, batch: WriteBatch, changelog_offset: int, at_s: float) -> None:
-        batch.put(_APPLIED_KEY, _APPLIED.pack(changelog_offset, at_s), self._meta_cf)
+        batch.put(APPLIED_KEY, _APPLIED.pack(changelog_offset, at_s), self._meta_cf)
         self._write(batch)
         self.changelog_offset, self._applied_at_s = changelog_offset, at_s
 
@@ -234,17 +234,22 @@ class BagStore:
         return DirtyMarks(stored, max(applied, self._replayed_seq))
 
     def _check_format(self) -> None:
-        found = self._meta_db.get(_FORMAT_KEY)
+        found = self._meta_db.get(FORMAT_KEY)
         if found is None:
-            self._meta_db.put(_FORMAT_KEY, FORMAT)
+            self._meta_db.put(FORMAT_KEY, FORMAT)
         elif found != FORMAT:
             raise FormatUnknown(
                 f"the database has another format: version={found.decode()} known={FORMAT.decode()} path={self.path}"
             )
 
     def _read_applied(self) -> tuple[int | None, float]:
-        value = self._meta_db.get(_APPLIED_KEY)
+        value = self._meta_db.get(APPLIED_KEY)
         if value is None:
             return None, 0.0
-        offset, at_s = _APPLIED.unpack(value)
-        return offset, at_s
+        return decode_applied(value)
+
+
+def decode_applied(value: bytes) -> tuple[int, float]:
+    """The changelog offset a store has applied, and when that was (Unix s)."""
+    offset, at_s = _APPLIED.unpack(value)
+    return offset, at_s

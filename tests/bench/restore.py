@@ -138,16 +138,17 @@ def recovery_rate(settings: Settings) -> float:
     shutil.rmtree(settings.state.dir, ignore_errors=True)
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"} | environment_of(settings)
     command = [sys.executable, "-m", "stream.cli", "worker"]
+    said: list[str] = []
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as worker:
         assert worker.stderr is not None
         try:
             for line in worker.stderr:
-                print("  " + line.rstrip()) if "recover" in line else None
+                said.append(line)
                 if found := _RECOVERED.search(line):
                     return int(found[1]) / float(found[2])
         finally:
             worker.terminate()
-    raise RuntimeError(f"the worker ended before it recovered: exit_code={worker.returncode}")
+    raise RuntimeError(f"the worker ended before it recovered: {''.join(said)}")
 
 
 def run_worker(n: int, rounds: int) -> None:
