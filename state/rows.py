@@ -25,12 +25,18 @@ _TIME_BIAS = 1 << 55
 _TIME_MASK = (1 << 56) - 1
 _PERIOD_BIAS = 1 << 31
 _KEY_TAIL = 2 + PERIOD_BYTES
+_USER_BYTES_MAX = 256
 PAIR = np.dtype([("interest", "<u4"), ("count", "<u4")])
 
 
 def seq_of(epoch: int, offset: int) -> int:
     """The sequence number of a source record; it grows even when a recreated topic starts at offset 0 again."""
     return (epoch << SEQ_EPOCH_BITS) | offset
+
+
+def row_bytes_max(n_interests: int) -> int:
+    """Key and value of the largest row there can be: one pair for each interest."""
+    return _USER_BYTES_MAX + _KEY_TAIL + 8 * (_HEADER_WORDS + n_interests)
 
 
 def encode_keys(users: Sequence[bytes], user: Int64, scale: Int64, period: Int64) -> list[bytes]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from state.rows import row_bytes_max
 from stream.connection import admin, broker_errors, client_arguments
 from stream.errors import ConfigInvalid, LurmError
 from stream.settings import Settings
@@ -22,8 +23,12 @@ Policy = Literal["compact", "delete"]
 DELETE_RETENTION_MS = 7 * 86_400_000
 # Compaction leaves the newest segment alone; the default of 1 GiB would leave most of a partition uncompacted.
 SEGMENT_BYTES = 64 << 20
-# The largest batch of rows a broker takes in one piece; one user's row of 100,000 interests is 0.8 MB.
+# The largest batch of rows a broker takes in one piece, at least; one row of 100,000 interests is 0.8 MB.
 CHANGELOG_MESSAGE_BYTES_MAX = 8 << 20
+# One batch of a transaction; a single larger row is a batch of its own.
+BATCH_BYTES = 1 << 19
+# What a record and its batch hold beside key and value, generously.
+_RECORD_OVERHEAD_BYTES = 256
 
 # An erasure waits this long for a worker, and can be proved this long: its marker and answers stand in the topic.
 CONTROL_RETENTION_MS = 30 * 86_400_000
@@ -43,6 +48,7 @@ class TopicPlan:
     settings_key: str
     policy: Policy
     configs: Mapping[str, str]
+    message_bytes_min: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +75,12 @@ class _Found:
         return {part.strip() for part in self.configs.get("cleanup.policy", "delete").split(",")}
 
 
-def plan(settings: Settings) -> tuple[TopicPlan, ...]:
-    """The events topic, then the topics made when missing. **Raises** `ConfigInvalid` when two share a name."""
+def plan(settings: Settings, n_interests: int = 0) -> tuple[TopicPlan, ...]:
+    """The events topic, then the topics made when missing; the changelog takes a row of every interest.
+
+    **Raises** `ConfigInvalid` when two share a name.
+    """
+    largest = max(BATCH_BYTES, row_bytes_max(n_interests) + _RECORD_OVERHEAD_BYTES)
     compacted = {
         "cleanup.policy": "compact",
         "segment.bytes": str(SEGMENT_BYTES),
@@ -79,14 +89,14 @@ def plan(settings: Settings) -> tuple[TopicPlan, ...]:
     control = {"cleanup.policy": "delete", "retention.ms": str(CONTROL_RETENTION_MS)}
     changelog = {
         "delete.retention.ms": str(DELETE_RETENTION_MS),
-        "max.message.bytes": str(CHANGELOG_MESSAGE_BYTES_MAX),
+        "max.message.bytes": str(max(CHANGELOG_MESSAGE_BYTES_MAX, largest)),
     }
     topics = settings.topics
     plans = (
         TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}),
         TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted),
         TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", {"cleanup.policy": "delete"}),
-        TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog),
+        TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog, largest),
         TopicPlan(settings.control_topic, "app.id", "delete", control),
     )
     by_name: dict[str, TopicPlan] = {}
@@ -97,26 +107,26 @@ def plan(settings: Settings) -> tuple[TopicPlan, ...]:
     return plans
 
 
-def create_missing(settings: Settings) -> list[str]:
+def create_missing(settings: Settings, n_interests: int = 0) -> list[str]:
     """Make every topic that does not exist; the names of those made."""
-    plans = plan(settings)
+    plans = plan(settings, n_interests)
     with admin(settings) as client:
         return _create(client, settings, plans)
 
 
-def check(settings: Settings) -> list[Problem]:
+def check(settings: Settings, n_interests: int = 0) -> list[Problem]:
     """What is wrong with the topics; nothing is changed."""
-    plans = plan(settings)
+    plans = plan(settings, n_interests)
     with admin(settings) as client:
         return _problems(client, settings, plans)
 
 
-def ensure(settings: Settings) -> None:
+def ensure(settings: Settings, n_interests: int = 0) -> None:
     """The topics as a worker needs them: made when missing, except the events topic, which is its producers'.
 
     **Raises** `ConfigInvalid` when the events topic is missing or a topic is not as planned.
     """
-    events, *others = plan(settings)
+    events, *others = plan(settings, n_interests)
     with admin(settings) as client:
         if not _describe(client, [events.name]):
             raise ConfigInvalid(f"the events topic does not exist: topic={events.name}; `lurm topics create` makes it")
@@ -244,6 +254,9 @@ def _wrong_configs(each: TopicPlan, topic: _Found) -> list[Problem]:
     kept = int(topic.configs.get("delete.retention.ms", DELETE_RETENTION_MS))
     if is_changelog and kept < DELETE_RETENTION_MS:
         problems.append(_wrong_config(each, "delete.retention.ms", str(kept)))
+    taken = int(topic.configs.get("max.message.bytes", each.message_bytes_min))
+    if taken < each.message_bytes_min:
+        problems.append(_wrong_config(each, "max.message.bytes", str(taken)))
     return problems
 
 

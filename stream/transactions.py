@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from stream.failpoints import passing
-
-# One produce request per batch: large enough that a transaction needs few, well below the broker's usual limit.
-_BATCH_BYTES = 1 << 19
+from stream.topics import BATCH_BYTES
 
 
 class Outgoing(NamedTuple):
@@ -53,7 +51,7 @@ class TransactionalProducer:
             bootstrap_servers=options.brokers.split(","),
             transactional_id=transactional_id,
             acks="all",
-            max_batch_size=_BATCH_BYTES,
+            max_batch_size=BATCH_BYTES,
             request_timeout_ms=options.request_timeout_ms,
             transaction_timeout_ms=options.transaction_timeout_ms,
         )

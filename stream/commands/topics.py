@@ -24,7 +24,7 @@ def create(settings: Settings) -> None:
     """Make every topic that does not exist yet; ends with 2 when an existing one is wrong."""
     from stream.topics import create_missing  # noqa: PLC0415 - --help needs no Kafka client
 
-    for name in create_missing(settings):
+    for name in create_missing(settings, _n_interests(settings)):
         click.echo(f"created {name}: {settings.topics.partitions} partitions")
     _check(settings)
 
@@ -40,9 +40,18 @@ def _check(settings: Settings) -> None:
     from stream.topics import check as find_problems  # noqa: PLC0415
     from stream.topics import plan  # noqa: PLC0415
 
-    problems = find_problems(settings)
+    problems = find_problems(settings, _n_interests(settings))
     for problem in problems:
         click.echo(str(problem))
     if problems:
         raise ConfigInvalid(f"{len(problems)} problems with the topics, listed above; brokers={settings.kafka.brokers}")
     click.echo(f"topics are as planned: {', '.join(each.name for each in plan(settings))}")
+
+
+def _n_interests(settings: Settings) -> int:
+    """How many interests a row may have, if a bundle is named: the changelog must take a row of them all."""
+    if settings.model.bundle is None:
+        return 0
+    from lurm_model.bundle import Bundle  # noqa: PLC0415 - torch is slow to import
+
+    return Bundle.load(settings.model.bundle).codebook.n_interests

@@ -55,7 +55,7 @@ def worker(settings: Settings) -> None:
             f"settings={format_scales(scales)}; unset LURM_STATE__SCALES or train again"
         )
     _refuse_other_space(folder / settings.app.id, bundle.codebook.interest_space_id, format_scales(scales))
-    ensure(settings)
+    ensure(settings, bundle.codebook.n_interests)
     from stream.app import Worker  # noqa: PLC0415
 
     Worker(settings, bundle, scales).execute()

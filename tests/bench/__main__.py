@@ -3,12 +3,19 @@
 import argparse
 import sys
 
-from tests.bench import ablation, encode, ingest, restore
+from tests.bench import ablation, disk, encode, ingest, restore
 from tests.bench.machine import describe
 from tests.brokers import kafka_home
 
 # What runs, by name: a function of (events or rows, rounds), and whether it needs real Kafka.
-BENCHMARKS = {"encode": (encode.run, False), "ingest": (ingest.run, True), "restore": (restore.run, False), "recovery": (restore.run_worker, True)}
+BENCHMARKS = {
+    "encode": (encode.run, False),
+    "ingest": (ingest.run, True),
+    "restore": (restore.run, False),
+    "recovery": (restore.run_worker, True),
+    "disk": (disk.run, False),
+    "life": (disk.run_life, False),
+}
 
 
 def main() -> int:

@@ -1,15 +1,20 @@
 """Topics are made as planned, and whatever else is found is named before it can lose anything."""
 
+import asyncio
 import threading
 
+import numpy as np
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from state.bags import Bags
+from state.rows import encode_values
 from stream.connection import admin
 from stream.errors import ConfigInvalid
 from stream.settings import Settings, Topics
-from stream.topics import check, create_missing, end_offsets, ensure, n_partitions, plan, topic_id
-from tests.brokers import MakeSettings, producer
+from stream.topics import BATCH_BYTES, check, create_missing, end_offsets, ensure, n_partitions, plan, topic_id
+from stream.transactions import Outgoing, ProducerOptions, TransactionalProducer
+from tests.brokers import MakeSettings, producer, read_records
 
 
 def _make(settings: Settings, name: str, partitions: int, **configs: str) -> None:
@@ -84,6 +89,7 @@ def test_a_wrong_number_of_partitions_says_what_to_do(make_settings: MakeSetting
         ("changelog", {"cleanup_policy": "delete"}, "cleanup.policy=delete"),
         ("changelog", {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete"),
         ("changelog", {"cleanup_policy": "compact", "delete_retention_ms": "1000"}, "delete.retention.ms=1000"),
+        ("changelog", {"cleanup_policy": "compact", "max_message_bytes": "100000"}, "max.message.bytes=100000"),
         ("events", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
         ("dead_letters", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
     ],
@@ -145,3 +151,37 @@ def test_end_offsets_are_those_of_every_partition(make_settings: MakeSettings) -
             client.send(settings.topics.events, b"x", partition=1)
         client.flush()
     assert end_offsets(settings, settings.topics.events) == {0: 0, 1: 4, 2: 0}
+
+
+def test_the_changelog_must_take_a_row_of_every_interest(make_kafka_settings: MakeSettings) -> None:
+    settings = make_kafka_settings()
+    create_missing(settings, n_interests=100_000)
+    assert check(settings, n_interests=1_000_000) == []
+    (problem,) = check(settings, n_interests=2_000_000)
+    assert problem.topic == settings.changelog_topic
+    assert f"max.message.bytes={16_000_534}" in str(problem)
+    create_missing(larger := make_kafka_settings(), n_interests=2_000_000)
+    assert check(larger, n_interests=2_000_000) == []
+
+
+def test_a_row_of_a_hundred_thousand_interests_travels_among_small_ones(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    create_missing(settings)
+    bags = Bags(np.array([0, 1, 100_001, 100_002]), np.arange(100_002, dtype=np.uint32), np.ones(100_002, np.uint32))
+    values = encode_values(np.arange(3), np.arange(3), bags)
+    rows = [Outgoing(b"%d" % i, value) for i, value in enumerate(values)]
+
+    async def send() -> None:
+        producer = TransactionalProducer(ProducerOptions(settings.kafka.brokers, 10_000, 10_000), settings.app.id, 0)
+        await producer.start()
+        try:
+            assert await producer.transact("batch", {settings.changelog_topic: rows}, 1) == {
+                settings.changelog_topic: 2
+            }
+        finally:
+            await producer.stop()
+
+    asyncio.run(send())
+    found = read_records(settings, settings.changelog_topic, [0])
+    assert [(record.key, record.value) for record in found] == [(row.key, row.value) for row in rows]
+    assert max(map(len, values)) > BATCH_BYTES
