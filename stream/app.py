@@ -156,6 +156,7 @@ class Worker:
     async def _apply(self, message: Any) -> None:
         """Apply one batch. An exception never reaches the stream, where Faust would acknowledge and go on (I9)."""
         partition = self.ownership.partitions.get(message.partition)
+        self.ownership.applying_bytes += message.n_bytes
         try:
             # A batch that a rebalance overtook will be fetched again by whoever owns the partition now.
             if partition is not None and self._is_current(message):
@@ -163,6 +164,8 @@ class Worker:
                 self._n_batches += 1
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
+        finally:
+            self.ownership.applying_bytes -= message.n_bytes
 
     def _is_current(self, message: Any) -> bool:
         current: bool = message.generation_id == self.app.consumer_generation_id

@@ -221,6 +221,11 @@ class WorkerMetrics:
 
     def _add_storage(self) -> None:
         registry = self.registry
+        self.fetched = Gauge(
+            "lurm_fetched_bytes",
+            "Keys and values fetched and not applied yet. Bounded by kafka.fetch_bytes: lower it when memory is short.",
+            registry=registry,
+        )
         self.rocksdb_memory = Gauge(
             "lurm_rocksdb_memory_bytes",
             "RocksDB memory. Bounded by state.cache_bytes and state.memtable_bytes: lower them when memory is short.",

@@ -120,6 +120,9 @@ class Observer:
         metrics.rocksdb_disk.set(sum(size["disk_bytes"] for size in sizes))
         metrics.rocksdb_compaction.set(sum(size["compaction_bytes"] for size in sizes))
         metrics.rows.set(sum(size["rows"] for size in sizes))
+        queues = list(self._app.flow_control._queues)  # noqa: SLF001 - source and changelog; nobody else knows both
+        waiting = sum(event.message.n_bytes for queue in queues for event in queue._queue)  # noqa: SLF001
+        metrics.fetched.set(waiting + self._ownership.applying_bytes)
         for kind, n_bytes in self._ownership.memory().items():
             metrics.rocksdb_memory.labels(kind).set(n_bytes)
         disk = shutil.disk_usage(self._ownership.folder)

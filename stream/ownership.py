@@ -32,6 +32,7 @@ class Ownership:
         self.recovered = False
         self.ready = False
         self.n_replayed = 0
+        self.applying_bytes = 0
         self.shared = shared
         self.folder = folder
         self._resources = resources

@@ -54,7 +54,7 @@ aiokafka_fetcher.PartitionRecords = PartitionRecords
 class BatchMessage(ConsumerMessage):
     """A whole fetched batch; its ``offset`` is the last position it covers, whether or not a record stands there."""
 
-    __slots__ = ("next", "records", "start")
+    __slots__ = ("n_bytes", "next", "records", "start")
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -171,6 +171,7 @@ class Consumer(driver.Consumer):
             generation_id=batch.generation,
         )  # fmt: skip
         message.records, message.start, message.next = batch.records, batch.start, batch.next
+        message.n_bytes = sum(len(record.key or b"") + len(record.value or b"") for record in batch.records)
         yield message
 
     async def perform_seek(self) -> None:
