@@ -13,6 +13,7 @@ BENCHMARKS = {
     "ingest": (ingest.run, True),
     "restore": (restore.run, False),
     "recovery": (restore.run_worker, True),
+    "snapshot": (restore.run_snapshot, False),
     "disk": (disk.run, False),
     "life": (disk.run_life, False),
 }

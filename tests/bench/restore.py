@@ -26,6 +26,7 @@ from state.periods import DAY
 from state.record import PartitionRecord, decode_record, encode_record
 from state.replay import Record
 from state.rows import RECORD_KEY, encode_keys, encode_values, user_of
+from state.snapshot import Origin, load, restore, take
 from state.store import BagStore
 from stream.embedded_broker import ApacheKafka
 from stream.settings import Settings
@@ -182,3 +183,27 @@ def run_worker(n: int, rounds: int) -> None:
         for what, found in zip(("second", "second of the worker's CPU time"), zip(*rates, strict=True), strict=True):
             runs = " ".join(f"{rate / 1000:.0f}" for rate in found)
             print(f"median {sorted(found)[rounds // 2]:,.0f} rows per {what} (runs in k: {runs})")
+
+
+def run_snapshot(n: int, rounds: int) -> None:
+    """A snapshot put back, hashes and all, beside replaying the changelog that made the state."""
+    batches = list(changelog(n, is_published=True))
+    rates: dict[str, list[float]] = {"replay": [], "snapshot": [], "restore": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as name:
+            path, out, back = (Path(name) / each / "partition-0" for each in ("state", "snapshot", "restored"))
+            resources = StoreResources(StoreOptions())
+            start = time.perf_counter()
+            ours(path, batches)
+            rates["replay"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            take(path, out, Origin("bench", 0, "changelog", None), resources, lambda *_: None)
+            rates["snapshot"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            restore(out, load(out), back, resources)
+            rates["restore"].append(time.perf_counter() - start)
+    print(f"\nsnapshot: the state of {n:,} changelog rows")
+    base = sorted(rates["replay"])[rounds // 2]
+    for what, seconds in rates.items():
+        median = sorted(seconds)[rounds // 2]
+        print(f"{what:8} {median:6.2f} s  ratio {base / median:.2f}")
