@@ -28,16 +28,16 @@ BATCH = 20_000
 N_INTERESTS = 100_000
 ROWS_PER_USER = 40
 TODAY = 20_000  # a day number; 2024-10-04
+_RANDOM = np.random.default_rng(0)
 
 
 def rows(users: Sequence[bytes], scale: Scale, periods: Sequence[int], pairs: int) -> Iterator[Write]:
     """One row per user and period, of so many interests each."""
     n = len(users) * len(periods)
-    rng = np.random.default_rng(0)
     user = np.repeat(np.arange(len(users)), len(periods))
     keys = encode_keys(users, user, np.full(n, scale.code), np.tile(np.array(periods, np.int64), len(users)))
     offsets = np.arange(n + 1, dtype=np.int64) * pairs
-    bags = Bags(offsets, rng.integers(0, N_INTERESTS, n * pairs).astype(np.uint32), np.ones(n * pairs, np.uint32))
+    bags = Bags(offsets, _RANDOM.integers(0, N_INTERESTS, n * pairs).astype(np.uint32), np.ones(n * pairs, np.uint32))
     return zip(keys, encode_values(np.arange(n), np.zeros(n, np.int64), bags), strict=True)
 
 
@@ -104,7 +104,7 @@ def _written() -> int:
 def run_life(n: int, rounds: int) -> None:
     """One event for users with a month of life and with ten years, rolled up and not."""
     del n
-    users = [b"user-%05d" % i for i in range(2_000)]
+    users = [b"user-%05d" % i for i in range(500)]
     month = list(range(TODAY - 30, TODAY))
     this_month = int(MONTH.of_day(np.array([TODAY]))[0])
     lives = {
@@ -113,17 +113,16 @@ def run_life(n: int, rounds: int) -> None:
             *rows(users, DAY, month, 3),
             *rows(users, MONTH, range(this_month - 120, this_month - 1), 40),
         ],
-        "ten years of days": list(rows(users[:500], DAY, range(TODAY - 3650, TODAY), 3)),
+        "ten years of days": list(rows(users, DAY, range(TODAY - 3650, TODAY), 3)),
     }
     print(f"\nlife: one batch of {BATCH:,} events of today, then all rows of the users read; median of {rounds * 5}")
     ingest, read = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, life in lives.items():
-            own = users[: 500 if name == "ten years of days" else None]
             store = BagStore(Path(folder) / name.replace(" ", "-"), StoreResources(StoreOptions()))
             for start in range(0, len(life), BATCH):
                 store.apply(Changes(life[start : start + BATCH], PartitionRecord("space", "day,month", 0), start))
-            ingest[name], read[name] = _cost(store, own, rounds * 5)
+            ingest[name], read[name] = _cost(store, users, rounds * 5)
             store.close()
     for name in lives:
         print(
