@@ -89,7 +89,11 @@ def test_a_wrong_number_of_partitions_says_what_to_do(make_settings: MakeSetting
         ("changelog", {"cleanup_policy": "delete"}, "cleanup.policy=delete"),
         ("changelog", {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete"),
         ("changelog", {"cleanup_policy": "compact", "delete_retention_ms": "1000"}, "delete.retention.ms=1000"),
-        ("changelog", {"cleanup_policy": "compact", "max_message_bytes": "100000"}, "max.message.bytes=100000"),
+        (
+            "changelog",
+            {"cleanup_policy": "compact", "delete_retention_ms": "604800000", "max_message_bytes": "100000"},
+            "max.message.bytes=100000",
+        ),
         ("events", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
         ("dead_letters", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
     ],

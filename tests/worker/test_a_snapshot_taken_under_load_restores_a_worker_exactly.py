@@ -41,7 +41,8 @@ def test_a_snapshot_taken_under_load_restores_a_worker_exactly_and_only_the_tail
     assert 0 < tail < len(records)
 
     restored = make_worker(settings).ready()
-    assert restored.metric("lurm_replayed_rows_total") <= tail
+    # Faust reads the last applied record of each partition once more.
+    assert restored.metric("lurm_replayed_rows_total") <= tail + settings.topics.partitions
     traffic.send(300)
     wait_applied(settings, restored)
     check_exact(settings, traffic.sent)
