@@ -17,7 +17,7 @@ import msgspec
 from rocksdict import AccessType, Rdict, SstFileWriter
 
 from state.errors import FormatUnknown, StateError, StoreUnavailable
-from state.options import COLUMN_FAMILIES, MARKS, META, ROWS, StoreResources, open_database
+from state.options import MARKS, META, ROWS, StoreResources, open_database
 from state.record import decode_record
 from state.rows import RECORD_KEY
 from state.store import APPLIED_KEY, FORMAT, FORMAT_KEY, BagStore, decode_applied
@@ -145,7 +145,7 @@ def _open_secondary(database: Path, own: Path, resources: StoreResources) -> Rdi
     for attempt in range(_OPEN_ATTEMPTS):
         options = resources.rocksdb_options()
         options.set_max_open_files(-1)  # once open, a file that the owner deletes can still be read
-        families = {name: resources.rocksdb_options() for name in COLUMN_FAMILIES}
+        families = {name: resources.rocksdb_options() for name in (ROWS, MARKS, META)}
         try:
             return Rdict(str(database), options, families, AccessType.secondary(str(own / str(attempt))))
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exception for whatever RocksDB says
