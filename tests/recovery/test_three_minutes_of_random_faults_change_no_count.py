@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.brokers import kafka_home
+from tests.conftest import NO_KAFKA
 from tests.workers import LURM
 
 
+@pytest.mark.kafka
 @pytest.mark.timeout(900)
 def test_three_minutes_of_random_faults_change_no_count(tmp_path: Path) -> None:
-    """`lurm soak`, on real Kafka where there is one; its seed is in what is printed on a failure."""
+    """`lurm soak` with all its faults; its seed is in what is printed on a failure."""
+    if kafka_home() is None:
+        pytest.skip(NO_KAFKA)
     folder = tmp_path / "soak"
     command = [LURM, "soak", "--minutes", "3", "--dir", folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=850, check=False)
