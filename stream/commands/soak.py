@@ -39,8 +39,8 @@ Examples:
 def soak(minutes: float, seed: int | None, rate: float, folder: Path) -> None:
     """Break workers and broker at random while events flow, then compare what Kafka holds with the events sent.
 
-    Starts a broker of its own, and two workers, sometimes three, with a made-up bundle. The broker is a node of the
-    Apache Kafka that KAFKA_HOME names, and is broken too; or the embedded one, which bears less and is left alone.
+    Starts a broker of its own, and two workers with a made-up bundle. The broker is a node of the Apache Kafka that
+    KAFKA_HOME names, with all faults; or the embedded one, which bears fewer: no outage, no third worker, no zombie.
     Prints a summary as JSON, and ends with 1 on any difference; then databases, broker and logs stay in the folder.
     """
     from stream.soak.run import Plan, Soak, broker_name  # noqa: PLC0415 - torch is slow to import

@@ -125,14 +125,13 @@ _ANYWHERE: tuple[Fault, ...] = (
     kill_worker,
     kill_all_workers,
     restart_worker,
-    third_worker,
     lose_disk,
     fail_between_two_effects,
     burst,
 )
-# The embedded broker loses what it holds when it is killed, never ends a silent member's session, and after an outage
-# its groups may stay stuck for minutes.
-_KAFKA_ONLY: tuple[Fault, ...] = (kill_broker, stop_broker, freeze_broker, zombie)
+# The embedded broker loses what it holds when it is killed, after an outage its groups may stay stuck for minutes, and
+# it waits for ever for a silent member, or for one with a static id that left.
+_KAFKA_ONLY: tuple[Fault, ...] = (kill_broker, stop_broker, freeze_broker, zombie, third_worker)
 
 
 def deal(scene: Scene) -> Iterator[tuple[str, Fault]]:
