@@ -141,7 +141,6 @@ def recovery_rate(settings: Settings) -> tuple[float, float]:
     environment = {
         "PATH": "/usr/bin:/bin",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.environ.get("SAMPX", ""),
     } | environment_of(settings)
     command = [sys.executable, "-m", "stream.cli", "worker"]
     said: list[str] = []
