@@ -1,5 +1,7 @@
 """Errors of the state, named by what the caller does about them."""
 
+import msgspec
+
 
 class StateError(Exception):
     """Anything the state refuses or cannot do; the subclasses say what follows."""
@@ -19,3 +21,7 @@ class FormatUnknown(StateError):
 
 class SpaceMismatch(StateError):
     """The state was counted with another interest space or other scales: refuse it."""
+
+
+# What msgspec raises for bytes that are not the JSON it wants: no JSON, no UTF-8, nested too deeply.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

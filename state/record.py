@@ -6,7 +6,7 @@ It says how far the source was applied, in which interest space the rows were co
 
 import msgspec
 
-from state.errors import FormatUnknown, SpaceMismatch, StoreCorrupt
+from state.errors import UNREADABLE, FormatUnknown, SpaceMismatch, StoreCorrupt
 from state.rows import seq_of
 
 VERSION = 1
@@ -97,7 +97,7 @@ def decode_record(value: bytes) -> PartitionRecord:
     """**Raises** `StoreCorrupt` when it is no partition record, `FormatUnknown` for another version."""
     try:
         record = _decoder.decode(value)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise StoreCorrupt("the partition record cannot be read") from error
     if record.version != VERSION:
         raise FormatUnknown(f"the partition record has another format: version={record.version} known={VERSION}")

@@ -118,18 +118,20 @@ def decode(record: Record) -> Embedding | Erased:
 
     **Raises** `FormatUnknown` when it is of another format, or none of ours: stop and read it with what wrote it.
     """
-    user_id = (record.key or b"").decode()
-    if record.value is None:
-        return Erased(user_id)
-    headers = dict(record.headers)
+    headers = {name: value or b"" for name, value in record.headers}
     found = headers.get(_FORMAT_HEADER, b"none").decode(errors="replace")
-    if found != FORMAT:
-        raise FormatUnknown(f"an embedding has an unknown format; upgrade this reader: format={found} known={FORMAT}")
     try:
-        rows, columns = headers["shape"].decode().split(",")
+        user_id = (record.key or b"").decode()
+        if record.value is None:
+            return Erased(user_id)
+        if found != FORMAT:
+            raise FormatUnknown(
+                f"an embedding has an unknown format; upgrade this reader: format={found} known={FORMAT}"
+            )
+        rows, columns = map(int, headers["shape"].split(b","))
         return Embedding(
             user_id=user_id,
-            vectors=np.frombuffer(record.value, DTYPES[headers["dtype"].decode()]).reshape(int(rows), int(columns)),
+            vectors=np.frombuffer(record.value, DTYPES[headers["dtype"].decode()]).reshape(rows, columns),
             seq=int(headers["seq"]),
             model_id=headers["model_id"].decode(),
             space_id=headers["space_id"].decode(),
@@ -138,4 +140,4 @@ def decode(record: Record) -> Embedding | Erased:
             encoded_at_ms=int(headers["encoded_at_ms"]),
         )
     except (KeyError, ValueError) as error:
-        raise FormatUnknown(f"an embedding contradicts its headers: user={user_id} problem={error}") from error
+        raise FormatUnknown(f"an embedding contradicts its headers: key={record.key!r} problem={error}") from error

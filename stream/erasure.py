@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from state.errors import UNREADABLE
 from state.record import PartitionRecord
 from state.rows import seq_of
 from stream.events import SourceRecord
@@ -64,7 +65,7 @@ def decode(value: bytes | None) -> Marker | Answer | None:
     """What a control record says; None when it is nothing that we know."""
     try:
         record = _decoder.decode(value or b"")
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return record if record.format == FORMAT else None
 

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from lurm_model.codebook import Codebook
 from state.bags import UInt32
+from state.errors import UNREADABLE
 from state.periods import TS_MS_MAX, TS_MS_MIN, Int64
 
 ID_BYTES_MAX: Final = 256
@@ -206,7 +207,7 @@ class EventDecoder:
             return None
         try:
             events: list[Event] = self._one.decode_lines(joined)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         # Without escapes and in ASCII no id can have more bytes than characters, whose number is checked above.
         plain = joined.isascii() and b"\\" not in joined
@@ -238,7 +239,7 @@ class EventDecoder:
         except msgspec.ValidationError as error:
             reason = Reason.MISSING_FIELD if "missing required field" in str(error) else Reason.WRONG_TYPE
             raise EventRejected(reason, str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise EventRejected(Reason.NOT_JSON, str(error)) from error
         _refuse_bad_ids(record.key, event)
         return event

@@ -87,7 +87,7 @@ def test_a_null_value_means_erased() -> None:
     [
         ([], "format=none known=1"),
         ([("lurm-format", b"2")], "format=2 known=1"),
-        ([("lurm-format", b"1")], "contradicts its headers: user=u problem='shape'"),
+        ([("lurm-format", b"1")], "contradicts its headers: key=b'u' problem='shape'"),
         (shared_headers("m", "s", (2, 3), "float32"), "cannot reshape"),
         (shared_headers("m", "s", (1, 1), "float32"), "'seq'"),
         (shared_headers("m", "s", (1, 1), "int8"), "'int8'"),
