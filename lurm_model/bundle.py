@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -32,6 +33,8 @@ VOCABULARY = "vocabulary.json"
 SMEN = "smen.safetensors"
 FILES = (CODEBOOK, VOCABULARY, SMEN)
 TRAIN_HINT = "run `lurm train --events F --out DIR`"
+# What reading bytes that nobody of us wrote may raise, hashes that fit or not.
+_DAMAGED = (AttributeError, KeyError, OverflowError, RecursionError, SafetensorError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +116,13 @@ class Bundle:
             config = SmenConfig.from_json(manifest["config"])
             codebook = _deserialise_codebook(data[CODEBOOK], json.loads(data[VOCABULARY]))
             ids = _ids(config, codebook, manifest["files"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"bundle is damaged, {TRAIN_HINT} again: path={path} reason={error}") from error
+            weights = load_tensors(data[SMEN])
+        except _DAMAGED as error:
+            raise BundleError(f"bundle is damaged, {TRAIN_HINT} again: path={path} reason={error!r}") from error
         if any(manifest.get(name) != value for name, value in ids.items()):
             raise BundleError(f"bundle's manifest was changed after training, {TRAIN_HINT} again: path={path}")
-        return cls(config, codebook, load_tensors(data[SMEN]), manifest)
+        _refuse_misfit(path, config, codebook, weights)
+        return cls(config, codebook, weights, manifest)
 
 
 def _ids(config: SmenConfig, codebook: Codebook, hashes: Mapping[str, str]) -> dict[str, str]:
@@ -156,6 +161,29 @@ def _deserialise_codebook(tensor_bytes: bytes, names: Mapping[str, list[str]]) -
     )
 
 
+def _refuse_misfit(
+    path: Path, config: SmenConfig, codebook: Codebook, weights: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """**Raises** `BundleError` unless every tensor has the shape and type that the configuration asks for."""
+    n_clusters, n_tokens = len(codebook.centroids), len(codebook.tokens)
+    wanted = {
+        "centroids": (n_clusters, config.d_item),
+        "idf": (config.n_interests,),
+        "token_vectors": (n_tokens, config.d_item),
+    }
+    try:
+        # No memory is taken for what a manifest claims.
+        with torch.device("meta"):
+            wanted |= {name: tuple(tensor.shape) for name, tensor in Smen(config).state_dict().items()}
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BundleError(f"bundle's configuration is none, {TRAIN_HINT} again: path={path} reason={error}") from error
+    tensors = {name: getattr(codebook, name) for name in ("centroids", "idf", "token_vectors")} | dict(weights)
+    found = {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype == np.float32}
+    numbers = range(config.n_interests)
+    if found != wanted or n_clusters + 1 != config.n_interests or not set(codebook.interest_of.values()) <= {*numbers}:
+        raise BundleError(f"bundle's tensors do not fit its configuration, {TRAIN_HINT} again: path={path}")
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise BundleError(f"no bundle, {TRAIN_HINT}: path={path}")
@@ -163,7 +191,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / MANIFEST).read_bytes())
     except FileNotFoundError as error:
         raise BundleError(f"folder is not a bundle, {TRAIN_HINT}: missing={path / MANIFEST}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise BundleError(f"bundle's manifest cannot be read, {TRAIN_HINT} again: path={path / MANIFEST}") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:

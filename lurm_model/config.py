@@ -50,4 +50,8 @@ class SmenConfig:
         if not isinstance(names, list):
             raise TypeError("scales must be a list")
         scales = tuple(scale.name for scale in parse_scales(",".join(names)))
-        return cls(**(dict(data) | {"scales": scales}))  # type: ignore[arg-type]  # the manifest's hash vouches for it
+        found = cls(**(dict(data) | {"scales": scales}))  # type: ignore[arg-type]  # checked below
+        numbers = dataclasses.asdict(found) | {"scales": 0}
+        if wrong := [name for name, value in numbers.items() if type(value) not in (int, float)]:
+            raise TypeError(f"{wrong[0]} must be a number")
+        return found
