@@ -37,9 +37,10 @@ class Ledger(msgspec.Struct, frozen=True):
 class PartitionRecord(msgspec.Struct, frozen=True):
     """What holds for a partition after a transaction.
 
-    ``next_offset`` is the source offset to read next; ``published`` the lowest ``seq`` whose user's embedding may not
-    be published yet; ``model_id`` the model for which ``published`` holds; ``control_offset`` the control offset to
-    read next; ``erasing`` the users whose events below this ``seq`` are skipped.
+    ``next_offset`` is the source offset to read next, in the topic ``source_id`` (empty: unknown) of this epoch;
+    ``published`` the lowest ``seq`` whose user's embedding may not be published yet; ``model_id`` the model for which
+    ``published`` holds; ``control_offset`` the control offset to read next; ``erasing`` the users whose events below
+    this ``seq`` are skipped.
     """
 
     interest_space_id: str
@@ -52,6 +53,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     version: int = VERSION
     control_offset: int = 0
     erasing: dict[str, int] = {}
+    source_id: str = ""
 
     def faults(self) -> list[str]:
         """What cannot be when every source record was received once; empty as it should be.

@@ -18,6 +18,7 @@ from state.periods import SCALE_BY_CODE, Int64
 VERSION = 1
 RECORD_KEY = b"\0partition"
 SEQ_EPOCH_BITS = 40
+EPOCH_MAX = (1 << (63 - SEQ_EPOCH_BITS)) - 1
 PERIOD_BYTES = 4
 
 _HEADER_WORDS = 2

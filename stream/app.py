@@ -37,6 +37,7 @@ from stream.ownership import Ownership
 from stream.partition import Names, Pipeline
 from stream.reencode import Reencoder
 from stream.settings import Settings
+from stream.source import ask_source
 from stream.transactions import ProducerOptions
 from stream.watchdog import Progress, Watchdog
 
@@ -57,6 +58,7 @@ class LurmApp(faust.App):
 
     ownership: Ownership
     accept_data_loss: bool
+    epoch: int
     beat: Callable[[], Coroutine[Any, Any, None]]
 
     async def on_start(self) -> None:
@@ -218,6 +220,7 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], me
             control=settings.control_topic,
             group=settings.app.id,
         ),
+        source=lambda: ask_source(settings),
         decoder=EventDecoder(bundle.codebook, events.weights, limits),
         scales=scales,
         empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
@@ -263,4 +266,5 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
     )
     app.ownership = ownership
     app.accept_data_loss = kafka.data_loss == "accept"
+    app.epoch = settings.topics.epoch
     return app

@@ -41,6 +41,9 @@ STEPS: Final = (
     "erase.offset_sent",
     "erase.committed",
     "erase.applied",
+    "begin.sent",  # which topic is read, before its first event
+    "begin.committed",
+    "begin.applied",
     "recovery.replayed",  # one batch of the changelog
 )
 _FORM = re.compile(r"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*))?(=((?P<signal>SIG[A-Z]+)|(?P<wait_s>\d+(\.\d+)?)))?")

@@ -40,6 +40,8 @@ class Ownership:
         self._stores: dict[int, BagStore] = {}
         self._allowed: set[int] = set()
         self._assigned_at_s, self._replayed_before = 0.0, 0
+        self._assignment: object | None = None
+        self._source_id = ""
 
     @property
     def stores(self) -> Mapping[int, BagStore]:
@@ -70,11 +72,24 @@ class Ownership:
         opened = self._allowed - set(self._stores)
         await asyncio.gather(*(self._take(number) for number in new))
         await self._learn_published(opened)
+        self._assignment = object()
 
-    def activate(self) -> None:
-        """Every owned partition is recovered."""
-        for partition in self.partitions.values():
-            partition.activate()
+    async def activate(self) -> None:
+        """Every owned partition is recovered, unless a rebalance has overtaken the recovery: then another will end."""
+        assignment = self._assignment
+
+        def is_current() -> bool:
+            return assignment is not None and self._assignment is assignment
+
+        if is_current():
+            source = await self.shared.source()
+            # Whoever holds no partition would wait for ever for one of a topic that is gone.
+            source.refuse_successor(self._source_id)
+            self._source_id = source.topic_id
+            partitions = list(self.partitions.values()) if is_current() else []
+            await asyncio.gather(*(partition.activate(source, is_current) for partition in partitions))
+        if not is_current():
+            return
         self.recovered = True
         # With partitions, `Consumer.perform_seek` says so: reading begins there.
         self.ready = self.ready or not self.partitions
@@ -88,6 +103,7 @@ class Ownership:
     async def drain(self) -> None:
         """Wait until no batch of events or embeddings is in flight; new ones must already be stopped."""
         self.recovered = False
+        self._assignment = None
         for partition in self.partitions.values():
             await partition.idle()
 

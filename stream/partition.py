@@ -6,7 +6,7 @@ crash before (1) ends leaves nothing, a crash before (2) is repaired by replayin
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from stream.events import EventDecoder, Rejection, SourceRecord
 from stream.failpoints import passing
 from stream.ingest import update_rows
 from stream.metrics import WorkerMetrics
+from stream.source import Source
 from stream.transactions import Outgoing, SourceOffset, TransactionalProducer
 
 # While no events come, the published watermark is noted in the changelog at most this often.
@@ -49,6 +50,7 @@ class Pipeline:
     """What all partitions of a worker share."""
 
     names: Names
+    source: Callable[[], Awaitable[Source]]
     decoder: EventDecoder
     scales: tuple[Scale, ...]
     empty_record: PartitionRecord
@@ -69,7 +71,9 @@ class Partition:
         self.encoding = asyncio.Lock()
         self.sweep_after: bytes | None = None
         self.newest_applied_ms = 0
+        self.began_epoch = False
         self._shared = shared
+        self._empty = shared.empty_record
         self._changelog, self._embeddings = changelog, embeddings
         self._order = asyncio.Lock()
         self._noted_at_s = perf_counter()
@@ -77,18 +81,38 @@ class Partition:
         self._last_commit = shared.metrics.last_commit.labels(str(self.number))
         self._last_commit.set(shared.now_ms() / 1000)
 
-    def activate(self) -> None:
-        """Recovery is complete: check what was recovered, and walk over everybody if the model is another."""
-        self.store.marks.sort()
-        empty = self._shared.empty_record
-        self.record.refuse_other(empty.interest_space_id, empty.scales)
-        is_new = self.record.next_offset == 0
-        self.sweep_after = None if is_new or self.record.model_id == self._shared.model_id else b""
+    async def activate(self, source: Source, is_current: Callable[[], bool]) -> None:
+        """Recovery is complete: check what was recovered and which topic is read from now on.
+
+        When the model is another, a walk over everybody begins.
+        """
+        async with self._order:
+            if not is_current():
+                return
+            self.store.marks.sort()
+            self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
+            after = source.continued(self.record, self.number)
+            if self.store.record is None:
+                self._empty = after
+                return
+            self.sweep_after = None if self.record.model_id == self._shared.model_id else b""
+            if after != self.record:
+                self.began_epoch = after.epoch > self.record.epoch
+                await self._begin(after)
+
+    async def _begin(self, begun: PartitionRecord) -> None:
+        """Write down which topic is read, and the group's offset in it, before its first event is counted."""
+        names = self._shared.names
+        after = self._next_record(epoch=begun.epoch, source_id=begun.source_id, next_offset=begun.next_offset)
+        source = SourceOffset(names.events, self.number, after.next_offset, names.group)
+        offset = await self._commit("begin", [], after, source=source)
+        self.store.apply(Changes([], after, offset))
+        passing("begin.applied")
 
     @property
     def record(self) -> PartitionRecord:
         """What holds now."""
-        return self.store.record or self._shared.empty_record
+        return self.store.record or self._empty
 
     @property
     def names(self) -> Names:

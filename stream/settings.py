@@ -5,7 +5,7 @@ Every leaf carries its meaning and unit in its description; `reference` lists th
 
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from state.periods import format_scales, parse_scales
+from state.rows import EPOCH_MAX
 from stream import failpoints
 from stream.errors import ConfigInvalid
 
@@ -59,6 +60,7 @@ class Topics(Section):
     embeddings: str = Field("embeddings", min_length=1, max_length=249, description="user embeddings, compacted")
     dead_letters: str = Field("dead-letters", min_length=1, max_length=249, description="rejected events, unchanged")
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of every topic; all must agree")
+    epoch: int = Field(0, ge=0, le=EPOCH_MAX, description="raise it by one to go on with a recreated events topic")
     replication: int = Field(-1, ge=-1, description="replicas of topics we make; -1: the broker's default")
 
 
@@ -183,8 +185,13 @@ def load(config: Path | None = None) -> Settings:
     **Raises** `ConfigInvalid` that names each wrong key or value.
     """
     _refuse_unknown_variables()
+    return validated(_FromEnvironment, _read(config))
+
+
+def validated(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """The settings with these values. **Raises** `ConfigInvalid` that names each wrong key or value."""
     try:
-        return _FromEnvironment(**_read(config))
+        return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -84,7 +84,7 @@ class BagTable(SerializedStore):
         """Start owning; Faust would swallow an exception here."""
         del active_tps, standby_tps
         try:
-            self._ownership.activate()
+            await self._ownership.activate()
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
 
@@ -133,6 +133,12 @@ class Recovery(recovery.Recovery):
             if not self.should_stop:
                 die(f"the broker did not answer within {timeout} s during a recovery")
             raise
+
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        """Not after a recovery that a rebalance has ended: Faust drops the signal in its wait for the changelog."""
+        if self.signal_recovery_start.is_set():
+            raise recovery.RebalanceAgain
+        await super().on_recovery_completed(generation_id)
 
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         """Refuse a changelog shorter than what was applied of it, in one line; Faust's own check is a traceback."""

@@ -165,10 +165,10 @@ def configs(settings: Settings, topic: str) -> Mapping[str, str]:
 
 
 def topic_id(settings: Settings, topic: str) -> str | None:
-    """The id that tells a recreated topic from its predecessor; None where the broker gives none or no such topic."""
+    """The id that tells a recreated topic from its predecessor: empty where the broker gives none, None: no topic."""
     with admin(settings) as client:
         found = _describe(client, [topic]).get(topic)
-    return found.topic_id if found else None
+    return (found.topic_id or "") if found else None
 
 
 def n_partitions(settings: Settings, topic: str) -> int:

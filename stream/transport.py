@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from aiokafka.consumer import fetcher as aiokafka_fetcher
+from aiokafka.consumer import subscription_state
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
@@ -17,6 +18,7 @@ from faust.types.tuples import TP, ConsumerMessage
 
 from stream.errors import SourceLost
 from stream.fatal import die
+from stream.source import Position, n_lost
 
 _FETCH_WAIT_MS = 500
 # Faust gives a rebalance this share of its timeout to finish what is in flight.
@@ -49,6 +51,26 @@ class PartitionRecords(aiokafka_fetcher.PartitionRecords):
 
 # aiokafka's fetcher looks the class up by this name and offers no other way to choose it.
 aiokafka_fetcher.PartitionRecords = PartitionRecords
+
+
+class PartitionState(subscription_state.TopicPartitionState):
+    """Where a partition is read, and whether it jumped: aiokafka answers an offset that is gone with another."""
+
+    jumped = False
+
+    def await_reset(self, strategy: Any) -> None:
+        """Called when the broker does not know the offset; also for a partition that never had one."""
+        self.jumped = self.has_valid_position
+        super().await_reset(strategy)
+
+    def seek(self, position: int) -> None:
+        """Called when we choose the offset."""
+        self.jumped = False
+        super().seek(position)
+
+
+# aiokafka makes the states of an assignment itself, by this name.
+subscription_state.TopicPartitionState = PartitionState
 
 
 class BatchMessage(ConsumerMessage):
@@ -100,25 +122,28 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
         subscriptions = fetcher._subscriptions
-        before = _positions(subscriptions)
+        before = {tp: state.position for tp, state in _states(subscriptions).items()}
         with subscriptions.fetch_context():
             records = await fetcher.fetched_records(active_partitions, timeout=timeout, max_records=max_records)
         generation = self.app.consumer_generation_id
         fetched = {}
-        for tp, after in _positions(subscriptions).items():
-            batch = records.get(tp, [])
-            start = before.get(tp, batch[0].offset if batch else after)
-            if batch or (after > start and (active_partitions is None or tp in active_partitions)):
+        for tp, state in _states(subscriptions).items():
+            batch, after = records.get(tp, []), state.position
+            first = batch[0].offset if batch else after
+            start = first if state.jumped else before.get(tp, first)
+            is_wanted = active_partitions is None or tp in active_partitions
+            if batch or (is_wanted and (after > start or state.jumped)):
                 fetched[tp] = Fetched(batch, start, after, generation)
+                state.jumped = False
         return fetched
 
 
-def _positions(subscriptions: Any) -> dict[Any, int]:
+def _states(subscriptions: Any) -> dict[Any, PartitionState]:
     assignment = subscriptions.subscription.assignment if subscriptions.subscription else None
     if assignment is None:
         return {}
     states = {tp: assignment.state_value(tp) for tp in assignment.tps}
-    return {tp: state.position for tp, state in states.items() if state.has_valid_position}
+    return {tp: state for tp, state in states.items() if state.has_valid_position}
 
 
 class Consumer(driver.Consumer):
@@ -162,7 +187,10 @@ class Consumer(driver.Consumer):
             return
         if batch.start != expected:
             self.log.warning("not contiguous: %s starts=%s expected=%s, seeking back", tp, batch.start, expected)
-            self.add_future(self.seek_wait({tp: expected}))
+            del self._expected[tp]
+            self.add_future(self._seek_back(tp, expected))
+            return
+        if batch.next == expected:
             return
         self._expected[tp] = batch.next
         last = batch.records[-1].timestamp / 1000.0 if batch.records else 0.0
@@ -177,13 +205,30 @@ class Consumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Seek to what the partitions' own records say; the group's offset is the same unless it expired."""
         await super().perform_seek()
-        sources = {tp for tp in map(ensure_TP, self.assignment()) if self._is_source(tp)}
+        partitions = self.app.ownership.partitions
+        sources = {tp: partitions[tp.partition] for tp in map(ensure_TP, self.assignment()) if self._is_source(tp)}
+        # The group's offset in a topic that is gone says nothing, and may take a moment to be replaced.
+        committed = {tp: self._committed_offset.get(tp) for tp, each in sources.items() if not each.began_epoch}
+        wanted = {tp: each.next_offset for tp, each in sources.items()}
         try:
-            positions = await self._source_positions(sources)
+            positions = await self._checked(wanted, committed)
         except SourceLost as error:
             die(error)
         await self.seek_wait(positions)
         self.app.ownership.ready = self.app.ownership.recovered
+
+    async def _seek_back(self, tp: TP, expected: int) -> None:
+        """Find out why a batch did not follow the last one, and go on where that one ended."""
+        positions, partition = {tp: expected}, self.app.ownership.partitions.get(tp.partition)
+        try:
+            if self._is_source(tp) and partition is not None:
+                source = await self.app.ownership.shared.source()
+                source.continued(partition.record, tp.partition)
+                positions = await self._checked(positions, {})
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+        if tp not in self._expected:
+            await self.seek_wait(positions)
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         """Seek, never before a topic's first offset, and expect what follows to start there."""
@@ -192,29 +237,17 @@ class Consumer(driver.Consumer):
         await super().seek_wait(positions)
         self._expected.update({ensure_TP(tp): offset for tp, offset in positions.items()})
 
-    async def _source_positions(self, sources: set[TP]) -> dict[TP, int]:
-        earliest = await self.earliest_offsets(*sources) if sources else {}
-        latest = await self.highwaters(*sources) if sources else {}
-        shared = self.app.ownership.shared
+    async def _checked(self, wanted: Mapping[TP, int], committed: Mapping[TP, int | None]) -> dict[TP, int]:
+        """Where to go on in each source partition. **Raises** `SourceLost`."""
+        first = await self.earliest_offsets(*wanted) if wanted else {}
+        end = await self.highwaters(*wanted) if wanted else {}
+        shared, epoch = self.app.ownership.shared, self.app.epoch
         positions = {}
-        for tp in sources:
-            wanted = self.app.ownership.partitions[tp.partition].next_offset
-            first, end = earliest.get(tp) or 0, latest.get(tp) or 0
-            facts = f"topic={tp.topic} partition={tp.partition} applied={wanted}"
-            if wanted > end:
-                raise SourceLost(
-                    f"the source topic is shorter than what was applied; was it recreated? {facts} end={end}; "
-                    "use another LURM_APP__ID for a new topic"
-                )
-            if (committed := self._committed_offset.get(tp) or 0) > wanted:
-                raise SourceLost(
-                    f"the changelog is behind the group's offset; was it deleted? {facts} committed={committed}; "
-                    "reset the group's offsets to build the state again"
-                )
-            if 0 < wanted < first:
-                _report_lost(facts, first, accept=self.app.accept_data_loss)
-                shared.metrics.lost.inc(first - wanted)
-            positions[tp] = max(wanted, first)
+        for tp, offset in wanted.items():
+            limits = (first.get(tp) or 0, end.get(tp) or 0)
+            at = Position(tp.topic, tp.partition, offset, *limits, committed.get(tp) or 0)
+            shared.metrics.lost.inc(n_lost(at, epoch, accept_loss=self.app.accept_data_loss))
+            positions[tp] = max(offset, at.first)
         return positions
 
     def _new_offset(self, tp: TP) -> int | None:
@@ -234,14 +267,6 @@ class Consumer(driver.Consumer):
             self._expected.pop(ensure_TP(tp), None)
         self._buffered_partitions.clear()
         await super().on_partitions_revoked(revoked)
-
-
-def _report_lost(facts: str, first: int, *, accept: bool) -> None:
-    if not accept:
-        raise SourceLost(
-            f"retention deleted unread events: {facts} first={first}; set LURM_KAFKA__DATA_LOSS=accept to go on"
-        )
-    driver.logger.error("retention deleted unread events, going on: %s first=%s", facts, first)
 
 
 class Producer(driver.Producer):

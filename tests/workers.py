@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from numpy.typing import NDArray
 
@@ -22,14 +23,15 @@ from lurm_model.encoder import Encoder
 from state.history import resolve
 from state.periods import MS_PER_DAY, SCALES, parse_scales
 from state.record import Ledger, PartitionRecord, decode_record
-from state.rows import RECORD_KEY, decode_header, decode_rows, user_of
+from state.rows import RECORD_KEY, decode_header, decode_rows, seq_of, user_of
 from stream.commands.verify import relative_error
+from stream.connection import client_arguments
 from stream.embedding_record import Embedding, Erased, decode
 from stream.settings import Encode, Metrics, Model, Settings, State, Worker
 from stream.soak.bundle import FIRST_DAY, N_INTERESTS, tiny_bundle
 from stream.soak.check import TOLERANCE, is_applied
 from stream.soak.traffic import value_of
-from stream.topics import create_missing
+from stream.topics import create_missing, end_offsets
 from stream.worker_process import DEADLINE_S, WorkerProcess
 from tests.brokers import fresh_settings, producer, read_records
 from tests.plain import Bags, PlainEvent, bags
@@ -46,10 +48,13 @@ __all__ = [
     "all_published",
     "check_exact",
     "check_published",
+    "delete_records",
     "embeddings",
     "is_applied",
     "newest_published",
+    "recreate",
     "second",
+    "stopped_after",
     "tiny_bundle",
     "value_of",
     "wait_applied",
@@ -157,6 +162,29 @@ def wait_applied(settings: Settings, *workers: WorkerProcess, share: float = 1.0
     wait_until(applied, explain=lambda: [worker.output() for worker in workers])
 
 
+def stopped_after(worker: WorkerProcess, traffic: Traffic) -> None:
+    """Let the worker apply some events, and stop it."""
+    worker.ready()
+    traffic.send(500)
+    wait_applied(worker.settings, worker)
+    assert worker.terminate() == 0, worker.output()
+
+
+def recreate(settings: Settings, topic: str) -> None:
+    """Delete a topic and make it again, empty."""
+    with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
+        admin.delete_topics([topic])
+        wait_until(lambda: topic not in admin.list_topics())
+    wait_until(lambda: topic in create_missing(settings))
+
+
+def delete_records(settings: Settings, topic: str) -> None:
+    """What retention does: all records up to now are gone, and offsets go on."""
+    ends = {TopicPartition(topic, number): end for number, end in end_offsets(settings, topic).items()}
+    with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
+        admin.delete_records(ends)
+
+
 class Changelog:
     """What the changelog says: every committed record in order, and the newest of every key."""
 
@@ -217,11 +245,15 @@ class Changelog:
             if record.value is None:
                 continue
             is_row = record.key != RECORD_KEY
-            seq = int(decode_header([record.value])[0][0]) if is_row else decode_record(record.value).next_offset
+            seq = int(decode_header([record.value])[0][0]) if is_row else _applied_seq(decode_record(record.value))
             if seq < newest.get((record.partition, record.key), 0):
                 return False
             newest[record.partition, record.key] = seq
         return True
+
+
+def _applied_seq(record: PartitionRecord) -> int:
+    return seq_of(record.epoch, record.next_offset)
 
 
 def embeddings(settings: Settings) -> list[Embedding]:

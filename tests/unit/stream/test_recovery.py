@@ -1,7 +1,10 @@
+import asyncio
 import subprocess
 import sys
 
+import faust
 import pytest
+from faust.tables.recovery import RebalanceAgain
 
 from stream.fatal import EXIT_FATAL
 
@@ -37,3 +40,15 @@ def test_a_call_of_a_recovery_that_takes_too_long_ends_the_worker(
     command = [sys.executable, "-c", SCRIPT, state, answer_after_s]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, message in done.stderr) == (exit_code, True), done.stderr
+
+
+def test_a_recovery_that_a_rebalance_has_overtaken_is_not_complete() -> None:
+    """Faust swallows the signal in its wait for the changelog, and would start the owner of half a state."""
+
+    async def scenario() -> None:
+        app = faust.App("test", broker="memory://", TableManager="stream.table:TableManager")
+        app.tables.recovery.signal_recovery_start.set()
+        with pytest.raises(RebalanceAgain):
+            await app.tables.recovery.on_recovery_completed()
+
+    asyncio.run(scenario())

@@ -1,0 +1,63 @@
+import signal
+
+from stream.settings import Kafka, Settings
+from stream.topics import end_offsets
+from tests.brokers import FAST
+from tests.worker.conftest import MakeWorker, refusal
+from tests.workers import (
+    Changelog,
+    Traffic,
+    check_exact,
+    check_published,
+    delete_records,
+    stopped_after,
+    wait_applied,
+    wait_until,
+)
+
+
+def test_unread_events_that_retention_deleted_stop_the_worker_unless_loss_is_accepted(
+    one_settings: Settings, make_worker: MakeWorker
+) -> None:
+    traffic = Traffic(one_settings, seed=14)
+    worker = make_worker(one_settings)
+    stopped_after(worker, traffic)
+    read = list(traffic.sent)
+    n_lost = lose_some(traffic)
+    assert "retention deleted unread events" in refusal(worker, 1)
+
+    worker = make_worker(accepting(one_settings)).ready()
+    wait_until(lambda: worker.metric("lurm_lost_events_total") == n_lost)
+    late = Traffic(one_settings, seed=15)
+    late.send(100)
+    wait_applied(one_settings, worker)
+    check_exact(one_settings, read + late.sent)
+    check_published(one_settings)
+
+
+def test_they_stop_a_worker_that_runs_and_is_behind(one_settings: Settings, make_worker: MakeWorker) -> None:
+    traffic = Traffic(one_settings, seed=18)
+    worker = make_worker(one_settings).ready()
+    traffic.send(500)
+    wait_applied(one_settings, worker)
+    worker.signal(signal.SIGSTOP)
+    lose_some(traffic)
+    worker.signal(signal.SIGCONT)
+    assert worker.wait() == 1, worker.output()
+    assert "retention deleted unread events" in worker.output()
+    changelog = Changelog(one_settings)
+    assert changelog.ledger.received == sum(record.next_offset for record in changelog.partitions.values())
+
+
+def lose_some(traffic: Traffic) -> int:
+    """Send events that are deleted before anybody reads them; how many."""
+    settings = traffic.settings
+    before = sum(end_offsets(settings, settings.topics.events).values())
+    traffic.send(300)
+    delete_records(settings, settings.topics.events)
+    return sum(end_offsets(settings, settings.topics.events).values()) - before
+
+
+def accepting(settings: Settings) -> Settings:
+    kafka = Kafka(brokers=settings.kafka.brokers, **FAST, data_loss="accept")
+    return settings.model_copy(update={"kafka": kafka})

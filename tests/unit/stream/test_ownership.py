@@ -1,0 +1,97 @@
+"""What a worker may do while rebalances come and go; no partition is owned here, so no broker is needed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lurm_model.codebook import Codebook
+from state.options import StoreOptions, StoreResources
+from state.periods import parse_scales
+from state.record import PartitionRecord
+from stream.errors import SourceLost
+from stream.events import EventDecoder, Limits
+from stream.metrics import WorkerMetrics
+from stream.ownership import Ownership
+from stream.partition import Names, Pipeline
+from stream.source import Source
+from stream.transactions import ProducerOptions
+
+
+def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownership:
+    vectors = np.eye(2, dtype=np.float32)
+    codebook = Codebook({}, vectors, np.ones(3, np.float32), {}, vectors)
+    shared = Pipeline(
+        names=Names(*("events", "changelog", "dead-letters", "embeddings", "control", "app")),
+        source=source,
+        decoder=EventDecoder(codebook, {}, Limits(1000, 0, 0)),
+        scales=parse_scales("day"),
+        empty_record=PartitionRecord("space", "day"),
+        model_id="model",
+        metrics=WorkerMetrics(),
+        now_ms=lambda: 0,
+    )
+    return Ownership(folder, StoreResources(StoreOptions()), ProducerOptions("nobody:1", 1000, 1000), shared)
+
+
+def test_an_assignment_is_ready_once_it_is_recovered(tmp_path: Path) -> None:
+    async def source() -> Source:
+        return Source("events", "a", 0)
+
+    async def scenario() -> None:
+        held = ownership(tmp_path, source)
+        await held.activate()
+        assert not held.recovered, "nothing was assigned"
+        await held.assign(set(), {0})
+        await held.activate()
+        assert held.recovered
+        await held.drain()
+        await held.activate()
+        assert not held.recovered, "a recovery that ends while partitions are given up"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("reassigned", [False, True])
+def test_a_rebalance_that_overtakes_the_end_of_a_recovery_wins(tmp_path: Path, *, reassigned: bool) -> None:
+    overtake = True
+
+    async def source() -> Source:
+        if overtake:
+            await held.drain()
+        if overtake and reassigned:
+            await held.assign(set(), {1})
+        return Source("events", "a", 0)
+
+    held = ownership(tmp_path, source)
+
+    async def scenario() -> None:
+        nonlocal overtake
+        await held.assign(set(), {0})
+        await held.activate()
+        assert not held.recovered
+        overtake = False
+        await held.assign(set(), {1})
+        await held.activate()
+        assert held.recovered
+
+    asyncio.run(scenario())
+
+
+def test_whoever_holds_no_partition_notices_that_the_topic_was_recreated(tmp_path: Path) -> None:
+    ids = iter("ab")
+
+    async def source() -> Source:
+        return Source("events", next(ids), 0)
+
+    async def scenario() -> None:
+        held = ownership(tmp_path, source)
+        await held.assign(set(), {0})
+        await held.activate()
+        await held.assign(set(), {0})
+        with pytest.raises(SourceLost, match="was it recreated"):
+            await held.activate()
+
+    asyncio.run(scenario())
