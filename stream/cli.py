@@ -53,6 +53,7 @@ COMMANDS = {
     "metrics": Target("stream.commands.metrics", "metrics", "Print the table of all metrics."),
     "produce": Target("stream.commands.produce", "produce", "Send a file's events to the events topic."),
     "restore": Target("stream.commands.snapshot", "restore", "Put snapshots in the place of a stopped worker's state."),
+    "repartition": Target("stream.commands.repartition", "repartition", "Move the state to other partitions."),
     "settings": Target("stream.commands.settings", "settings", "List every setting, its variable and its value."),
     "snapshot": Target("stream.commands.snapshot", "snapshot", "Copy a worker's state to a folder, while it runs."),
     "soak": Target("stream.commands.soak", "soak", "Break everything at random under load, then check every count."),

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from stream.settings import Settings
+from stream.settings import Settings, Worker
 from tests.brokers import Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
 from tests.workers import Traffic, check_exact, check_published, recreate, stopped_after, wait_applied
@@ -24,7 +24,7 @@ def test_a_longer_topic(kafka_broker: Broker, settings_on: MakeSettingsOn, make_
 def test_a_topic_that_is_recreated_under_a_running_worker(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
-    settings = settings_on(kafka_broker.brokers)
+    settings = settings_on(kafka_broker.brokers, worker=Worker())
     traffic = Traffic(settings, seed=19)
     worker = make_worker(settings).ready()
     traffic.send(500)

@@ -1,0 +1,60 @@
+"""`lurm repartition`: the same state under another application id, with another number of partitions."""
+
+import click
+import msgspec
+
+from stream.commands.progress import progress_bar
+from stream.settings import Settings
+
+EXAMPLES = """
+\b
+Examples:
+  lurm repartition --to-app lurm8 --to-events events8 --partitions 8
+  lurm repartition --to-app lurm8 --to-events events8 --partitions 8 --to-embeddings vectors8
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--to-app", required=True, metavar="ID", help="Another application id.")
+@click.option("--to-events", required=True, metavar="TOPIC", help="Another events topic; made when missing.")
+@click.option("--partitions", required=True, type=click.IntRange(1, 10_000), help="Partitions of the new topics.")
+@click.option("--to-embeddings", metavar="TOPIC", help="Default: ID-embeddings.")
+@click.option("--to-dead-letters", metavar="TOPIC", help="Default: ID-dead-letters.")
+@click.pass_obj
+def repartition(
+    settings: Settings,
+    to_app: str,
+    to_events: str,
+    partitions: int,
+    to_embeddings: str | None,
+    to_dead_letters: str | None,
+) -> None:
+    """Copy the state of LURM_APP__ID to another application whose topics have another number of partitions.
+
+    Stop the producers, let the workers finish, and stop them. The old application is not changed. The new changelog is
+    read again and compared row by row; ends with 1 on a difference. Interrupted, it can be run again. The settings
+    printed at the end are the new workers': they count the new events topic on top, and publish everybody once in the
+    new embeddings topic. Needs memory for all rows twice.
+    """
+    from stream import repartition as move  # noqa: PLC0415 - --help needs no Kafka client
+
+    new = move.new_settings(
+        settings,
+        to_app,
+        events=to_events,
+        embeddings=to_embeddings or f"{to_app}-embeddings",
+        dead_letters=to_dead_letters or f"{to_app}-dead-letters",
+        partitions=partitions,
+    )
+    with progress_bar("reading the old changelog") as progress:
+        state = move.read_old(settings, progress)
+    new = move.in_next_epoch(new, state)
+    with progress_bar("writing the new changelog") as progress:
+        placed = move.write_new(new, state, progress)
+    with progress_bar("reading it again") as progress:
+        moved = move.verify_and_allow(new, state, placed, progress)
+    ledger = " ".join(f"{name}={n}" for name, n in msgspec.structs.asdict(moved.ledger).items())
+    click.echo(f"moved and found equal: users={moved.users} rows={moved.rows} {ledger}")
+    click.echo(f"LURM_APP__ID={to_app}")
+    for name in ("events", "embeddings", "dead_letters", "partitions", "epoch"):
+        click.echo(f"LURM_TOPICS__{name.upper()}={getattr(new.topics, name)}")

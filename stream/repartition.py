@@ -1,0 +1,229 @@
+"""Move an application's state to another application whose topics have another number of partitions.
+
+Nothing of the old application is changed. A user's rows go where Kafka's default partitioner puts the user's events,
+with the ``seq`` they had; the new partition records begin the next epoch, so every later ``seq`` is higher. Until the
+rows were read again and found equal, the new records forbid every worker to start; writing the same rows twice changes
+nothing, so an interrupted run is repeated.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+import msgspec
+from kafka import KafkaProducer
+from kafka.partitioner.default import murmur2
+
+from state.record import Ledger, PartitionRecord, encode_record
+from state.rows import RECORD_KEY, user_of
+from stream.connection import admin, broker_errors, client_arguments
+from stream.erasure import Answer, Marker, decode
+from stream.errors import ConfigInvalid, LurmError
+from stream.replay import Progress, State, newest_state, read_topic
+from stream.settings import Settings, validated
+from stream.source import read_source
+from stream.topics import check, create_missing, end_offsets
+
+# In place of the interest space: a worker refuses to count on top of it.
+UNFINISHED = "(unfinished lurm repartition)"
+_PROGRESS_EVERY = 10_000
+
+Rows = Mapping[int, Mapping[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What stands in the new changelog, read again and equal to the old."""
+
+    users: int
+    rows: int
+    ledger: Ledger
+    epoch: int
+
+
+def partition_of(user: bytes, n_partitions: int) -> int:
+    """Where Kafka's default partitioner puts the events of this user."""
+    placed: int = (murmur2(user) & 0x7FFFFFFF) % n_partitions
+    return placed
+
+
+def read_old(settings: Settings, progress: Progress | None = None) -> State:
+    """The whole state of an application at rest.
+
+    **Raises** `LurmError` while workers run, events or erasures wait, or rows are not where the default partitioner
+    puts their users, `SourceLost` when the events topic is not the one that was counted.
+    """
+    _refuse_members(settings)
+    ends = end_offsets(settings, settings.topics.events)
+    if not ends:
+        raise ConfigInvalid(f"the events topic does not exist: topic={settings.topics.events}")
+    state = newest_state(settings, progress=progress)
+    if not state.records:
+        raise LurmError(f"there is no state to move: changelog={settings.changelog_topic}")
+    source = read_source(settings)
+    applied = {number: source.continued(record, number).next_offset for number, record in state.records.items()}
+    waiting = sum(max(0, end - applied.get(number, 0)) for number, end in ends.items())
+    if waiting:
+        raise LurmError(
+            f"events wait in the old topic, and would be lost: events={waiting} topic={settings.topics.events}; stop "
+            "the producers and let the workers finish"
+        )
+    _refuse_erasures(settings)
+    _refuse_misplaced(state, len(ends))
+    return state
+
+
+def write_new(new: Settings, state: State, progress: Progress | None = None) -> Rows:
+    """Make the new topics, forbid workers, and write the rows; what stands where.
+
+    **Raises** `ConfigInvalid` when the new topics are wrong or hold a state of their own.
+    """
+    create_missing(new)
+    if problems := check(new):
+        raise ConfigInvalid(str(problems[0]))
+    _refuse_members(new)
+    _refuse_finished(new)
+    _write_records(new, _records(new, state, UNFINISHED))
+    placed = _placed(state, new.topics.partitions)
+    total, done = sum(map(len, placed.values())), 0
+    with broker_errors(new.kafka), closing(_producer(new)) as producer:
+        for number, rows in placed.items():
+            for key, value in rows.items():
+                producer.send(new.changelog_topic, value, key, partition=number)
+                done += 1
+                if progress is not None and done % _PROGRESS_EVERY == 0:
+                    progress(done, total)
+        producer.flush()
+    return placed
+
+
+def verify_and_allow(new: Settings, state: State, placed: Rows, progress: Progress | None = None) -> Moved:
+    """Read the new changelog again, compare it row by row, and only then let workers start.
+
+    **Raises** `LurmError` for any difference; then the new changelog must be deleted.
+    """
+    found = newest_state(new, progress=progress)
+    for number in range(new.topics.partitions):
+        _refuse_difference(new, number, placed.get(number, {}), found.rows.get(number, {}))
+    records = _records(new, state)
+    _write_records(new, records)
+    ledger = sum((record.ledger for record in records.values()), Ledger())
+    return Moved(len(state.users()), sum(map(len, placed.values())), ledger, new.topics.epoch)
+
+
+def new_settings(settings: Settings, app_id: str, **topics: object) -> Settings:
+    """The settings of the new application, its epoch still the old one. **Raises** `ConfigInvalid`."""
+    if app_id == settings.app.id:
+        raise ConfigInvalid(f"the new application must have another id: LURM_APP__ID={app_id}")
+    if topics["events"] == settings.topics.events:
+        raise ConfigInvalid(f"the new application needs another events topic: LURM_TOPICS__EVENTS={topics['events']}")
+    new = settings.model_dump()
+    new["app"]["id"] = app_id
+    new["topics"] |= topics
+    return validated(Settings, new)
+
+
+def in_next_epoch(new: Settings, state: State) -> Settings:
+    """The new settings in the first epoch in which every ``seq`` is higher than all of this state."""
+    epoch = max(record.epoch for record in state.records.values()) + 1
+    return new.model_copy(update={"topics": new.topics.model_copy(update={"epoch": epoch})})
+
+
+def _placed(state: State, n_partitions: int) -> dict[int, dict[bytes, bytes]]:
+    users = {user: partition_of(user, n_partitions) for user in state.users()}
+    placed: dict[int, dict[bytes, bytes]] = {}
+    for rows in state.rows.values():
+        for key, value in rows.items():
+            placed.setdefault(users[user_of(key)], {})[key] = value
+    return placed
+
+
+def _records(new: Settings, state: State, interest_space_id: str = "") -> dict[int, PartitionRecord]:
+    """Nothing read yet of the new topic, no model's embeddings published, and the past of all in partition 0's ledger.
+
+    A row does not say which event of which partition it counts, so only the sum over all partitions goes on.
+    """
+    old = next(iter(state.records.values()))
+    empty = PartitionRecord(
+        interest_space_id or old.interest_space_id,
+        old.scales,
+        epoch=new.topics.epoch,
+        source_id=read_source(new).topic_id,
+    )
+    with_past = msgspec.structs.replace(empty, ledger=state.ledger)
+    return {number: empty if number else with_past for number in range(new.topics.partitions)}
+
+
+def _write_records(new: Settings, records: Mapping[int, PartitionRecord]) -> None:
+    """All in one transaction, which also fences an earlier run that still writes."""
+    with broker_errors(new.kafka), closing(_producer(new, f"{new.app.id}-repartition")) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        for number, record in records.items():
+            producer.send(new.changelog_topic, encode_record(record), RECORD_KEY, partition=number)
+        producer.commit_transaction()
+    # A reader sees a transaction a little after it was committed; the next holder of the id waits for that.
+    with broker_errors(new.kafka), closing(_producer(new, f"{new.app.id}-repartition")) as producer:
+        producer.init_transactions()
+
+
+def _producer(settings: Settings, transactional_id: str | None = None) -> KafkaProducer:
+    arguments = client_arguments(settings.kafka)
+    return KafkaProducer(**arguments, acks="all", linger_ms=20, transactional_id=transactional_id)
+
+
+def _refuse_members(settings: Settings) -> None:
+    with admin(settings) as client:
+        group = client.describe_groups([settings.app.id])[settings.app.id]
+    # A group that nobody ever joined is dead; one that its coordinator does not know yet has no state.
+    if group["group_state"] not in {"Empty", "Dead"}:
+        raise LurmError(
+            f"workers are in the group: members={len(group['members'])} state={group['group_state'] or 'unknown'} "
+            f"group={settings.app.id}; stop them, and wait kafka.session_timeout_s="
+            f"{settings.kafka.session_timeout_s:g} for those that were killed"
+        )
+
+
+def _refuse_erasures(settings: Settings) -> None:
+    if not end_offsets(settings, settings.control_topic):
+        return
+    waiting: set[tuple[int, str]] = set()
+    for batch in read_topic(settings, settings.control_topic):
+        for record in batch:
+            said = decode(record.value)
+            if isinstance(said, Marker):
+                waiting.add((record.partition, said.id))
+            elif isinstance(said, Answer):
+                waiting.discard((record.partition, said.id))
+    if waiting:
+        raise LurmError(f"erasures wait: partitions={sorted(number for number, _ in waiting)}; let the workers finish")
+
+
+def _refuse_misplaced(state: State, n_partitions: int) -> None:
+    for number, rows in state.rows.items():
+        for user in {user_of(key) for key in rows}:
+            if partition_of(user, n_partitions) != number:
+                raise LurmError(
+                    f"the producers do not place events by Kafka's default partitioner: user={user.decode()!r} "
+                    f"partition={number} expected={partition_of(user, n_partitions)}; their rows cannot be moved"
+                )
+
+
+def _refuse_finished(new: Settings) -> None:
+    found = newest_state(new)
+    finished = [record for record in found.records.values() if record.interest_space_id != UNFINISHED]
+    if finished or (found.rows and not found.records):
+        raise ConfigInvalid(
+            f"the new changelog holds a state already: topic={new.changelog_topic}; choose another --to-app, or delete "
+            "that topic"
+        )
+
+
+def _refuse_difference(new: Settings, number: int, wanted: Mapping[bytes, bytes], found: Mapping[bytes, bytes]) -> None:
+    if wanted == found:
+        return
+    n_different = sum(wanted.get(key) != found.get(key) for key in wanted.keys() | found.keys())
+    raise LurmError(
+        f"the new changelog differs from the old state: rows={n_different} topic={new.changelog_topic} "
+        f"partition={number}; delete that topic and run this again"
+    )

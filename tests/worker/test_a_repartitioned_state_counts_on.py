@@ -1,0 +1,87 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from state.rows import RECORD_KEY
+from stream.repartition import in_next_epoch, new_settings, partition_of, read_old, write_new
+from stream.settings import Settings, State, Worker
+from tests.brokers import Broker, environment_of, producer
+from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
+from tests.workers import LURM, Changelog, Traffic, check_exact, check_published, wait_applied
+
+
+@pytest.mark.kafka
+def test_a_repartitioned_state_counts_on(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    """From two partitions to five; whatever makes that unsafe is refused, and an interrupted run is run again."""
+    old = settings_on(kafka_broker.brokers, worker=Worker())
+    traffic, worker = Traffic(old, seed=30), make_worker(old)
+    assert "there is no state to move" in repartition(old, exit_code=1)
+    worker.ready()
+    traffic.send(1000)
+    wait_applied(old, worker)
+    before = check_exact(old, traffic.sent)
+    assert "workers are in the group: members=1" in repartition(old, exit_code=1)
+    assert worker.terminate() == 0
+    new = target(old).model_copy(update={"state": State(dir=tmp_path / "state-new")})
+    write_new(new, read_old(old))
+
+    moved = repartition(old)
+    assert f"users={len(before.newest_seq())} rows={len(before.rows)} received=1000 applied=1000" in moved
+    assert {f"LURM_APP__ID={new.app.id}", "LURM_TOPICS__PARTITIONS=5", "LURM_TOPICS__EPOCH=1"} <= set(moved.split())
+    assert "holds a state already" in repartition(old, exit_code=2)
+    after = check_exact(new, traffic.sent)
+    assert (after.rows, after.ledger) == (before.rows, before.ledger)
+    assert placed_by_the_default_partitioner(after)
+
+    traffic.settings = new
+    worker = make_worker(new).ready()
+    traffic.send(1000)
+    wait_applied(new, worker)
+    assert placed_by_the_default_partitioner(check_exact(new, traffic.sent))
+    check_published(new)
+    Traffic(old, seed=31).send(7)
+    assert "events wait in the old topic, and would be lost: events=7" in repartition(old, exit_code=1)
+
+
+@pytest.mark.kafka
+def test_a_difference_is_found_and_no_worker_counts_on_it(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    old = settings_on(kafka_broker.brokers, worker=Worker())
+    traffic, worker = Traffic(old, seed=32), make_worker(old).ready()
+    traffic.send(200)
+    wait_applied(old, worker)
+    assert worker.terminate() == 0
+    new = target(old)
+    write_new(new, read_old(old))
+    key, value = next(iter(Changelog(old).rows.items()))
+    with producer(new) as client:
+        client.send(new.changelog_topic, value, b"stranger" + key, partition=0).get(10)
+    assert f"rows=1 topic={new.changelog_topic} partition=0; delete that topic" in repartition(old, exit_code=1)
+    assert "unfinished lurm repartition" in refusal(make_worker(new), 2)
+
+
+def target(old: Settings) -> Settings:
+    """The settings of the application that `repartition` makes."""
+    name = f"{old.app.id}-5"
+    topics = {"embeddings": f"{name}-embeddings", "dead_letters": f"{name}-dead-letters", "partitions": 5}
+    return in_next_epoch(new_settings(old, name, events=f"{name}-events", **topics), read_old(old))
+
+
+def repartition(old: Settings, exit_code: int = 0) -> str:
+    """What the command said."""
+    arguments = ["--to-app", f"{old.app.id}-5", "--to-events", f"{old.app.id}-5-events", "--partitions", "5"]
+    done = subprocess.run(
+        [LURM, "repartition", *arguments], env=environment_of(old), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == exit_code, done.stderr
+    assert len(done.stderr.splitlines()) == (1 if exit_code else 0), done.stderr
+    return done.stdout + done.stderr
+
+
+def placed_by_the_default_partitioner(changelog: Changelog) -> bool:
+    rows = [record for record in changelog.records if record.key != RECORD_KEY]
+    return all(record.partition == partition_of(record.key[:-6], 5) for record in rows) and len(rows) > 0
