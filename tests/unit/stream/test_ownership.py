@@ -44,7 +44,7 @@ def test_an_assignment_is_ready_once_it_is_recovered(tmp_path: Path) -> None:
         held = ownership(tmp_path, source)
         await held.activate()
         assert not held.recovered, "nothing was assigned"
-        await held.assign(set(), {0})
+        await held.assign(set(), set())
         await held.activate()
         assert held.recovered
         await held.drain()
@@ -62,18 +62,18 @@ def test_a_rebalance_that_overtakes_the_end_of_a_recovery_wins(tmp_path: Path, *
         if overtake:
             await held.drain()
         if overtake and reassigned:
-            await held.assign(set(), {1})
+            await held.assign(set(), set())
         return Source("events", "a", 0)
 
     held = ownership(tmp_path, source)
 
     async def scenario() -> None:
         nonlocal overtake
-        await held.assign(set(), {0})
+        await held.assign(set(), set())
         await held.activate()
         assert not held.recovered
         overtake = False
-        await held.assign(set(), {1})
+        await held.assign(set(), set())
         await held.activate()
         assert held.recovered
 
@@ -88,9 +88,9 @@ def test_whoever_holds_no_partition_notices_that_the_topic_was_recreated(tmp_pat
 
     async def scenario() -> None:
         held = ownership(tmp_path, source)
-        await held.assign(set(), {0})
+        await held.assign(set(), set())
         await held.activate()
-        await held.assign(set(), {0})
+        await held.assign(set(), set())
         with pytest.raises(SourceLost, match="was it recreated"):
             await held.activate()
 
