@@ -42,6 +42,7 @@ class Target(NamedTuple):
 
 
 COMMANDS = {
+    "console": Target("stream.commands.console", "console", "Serve a web page: partitions live, and users."),
     "consume": Target("stream.commands.consume", "consume", "Print embeddings as they are published."),
     "demo": Target("stream.commands.demo", "demo", "Run everything on real purchases, with a broker of its own."),
     "erase": Target("stream.commands.erase", "erase", "Forget a user everywhere, and print a receipt."),

@@ -15,10 +15,15 @@ Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 def scrape(port: int, host: str = "127.0.0.1") -> Samples:
     """All samples by name and labels; empty while nobody listens there."""
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=_TIMEOUT_S) as answer:
-            text = answer.read().decode()
-    except (URLError, OSError):
+        return fetch(f"http://{host}:{port}/metrics")
+    except OSError:
         return {}
+
+
+def fetch(url: str) -> Samples:
+    """All samples of a page. **Raises** `OSError` without an answer, `ValueError` when it is no page of metrics."""
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - whoever gives the URL checks it
+        text = answer.read().decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)

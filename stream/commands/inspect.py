@@ -1,8 +1,7 @@
 """`lurm inspect`: what is known of one user, or whether the ledger of every partition balances."""
 
 import datetime
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from stream.bag_report import period_bags
 from stream.commands.progress import progress_bar
 from stream.embedding_record import Embedding
 from stream.errors import LurmError
+from stream.interest_names import top_items
 from stream.ledger_report import SourcePart, partition_report, source_parts
 from stream.replay import newest_embeddings, newest_state, scales_of
 from stream.settings import Settings
@@ -25,7 +25,6 @@ Examples:
   lurm inspect --ledger
   lurm inspect --ledger --source --json
 """
-_TOP_ITEMS = 3
 
 
 @click.command(epilog=EXAMPLES)
@@ -50,7 +49,7 @@ def inspect(settings: Settings, user: str | None, *, as_json: bool, ledger: bool
 
 
 def _show_user(settings: Settings, user: str, *, as_json: bool) -> None:
-    items = _top_items(settings)
+    items = top_items(settings)
     with progress_bar("reading the topics") as progress:
         embedding = newest_embeddings(settings, user, progress).get(user)
         state = newest_state(settings, user, progress)
@@ -105,19 +104,6 @@ def _utc(ms: int | None) -> str:
     if ms is None:
         return "none"
     return (datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)).isoformat() + "Z"  # noqa: DTZ001 - UTC by the Z
-
-
-def _top_items(settings: Settings) -> dict[int, Sequence[str]]:
-    """The first items of each interest; nothing without a bundle."""
-    if settings.model.bundle is None:
-        return {}
-    from lurm_model.bundle import Bundle  # noqa: PLC0415 - torch is slow to import
-
-    names: dict[int, list[str]] = defaultdict(list)
-    for item, interest in Bundle.load(settings.model.bundle).codebook.interest_of.items():
-        if len(names[interest]) < _TOP_ITEMS:
-            names[interest].append(item)
-    return dict(names)
 
 
 def _show_ledger(settings: Settings, *, as_json: bool, source: bool) -> None:

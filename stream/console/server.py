@@ -1,0 +1,146 @@
+"""Serves the page and its JSON: GET only, to this origin only, to nobody whom a foreign name led here.
+
+``/api/overview`` and ``/api/user/ID`` (percent-encoded). An error is ``{"error": text}`` with a status of its own.
+"""
+
+import ipaddress
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from importlib.resources import files
+from socketserver import ThreadingMixIn
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import msgspec
+
+from state.errors import StateError
+from stream.errors import ConfigInvalid, LurmError
+
+_HEADERS: Final = [
+    ("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+]  # fmt: skip
+_PAGE: Final = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/console.css": ("console.css", "text/css; charset=utf-8"),
+    "/console.js": ("console.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_USER = "/api/user/"
+
+
+class Answer(NamedTuple):
+    """One response."""
+
+    status: HTTPStatus
+    kind: str
+    body: bytes
+
+
+class Api(NamedTuple):
+    """What the endpoints say; ``user`` gives None when nothing is known."""
+
+    overview: Callable[[], Mapping[str, Any]]
+    user: Callable[[str], Mapping[str, Any] | None]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+        """A page that asks every two seconds is not worth the lines."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+class ConsoleServer:
+    """Serves until closed."""
+
+    def __init__(self, address: tuple[str, int], api: Api) -> None:
+        self._api = api
+        self._host = address[0]
+        folder = files("stream.console") / "page"
+        self._page = {path: Answer(HTTPStatus.OK, kind, (folder / name).read_bytes())
+                      for path, (name, kind) in _PAGE.items()}  # fmt: skip
+        try:
+            self._server = make_server(*address, self._respond, _Server, _Handler)
+        except OSError as error:
+            raise ConfigInvalid(
+                f"cannot serve the console: {error.strerror} address={address[0]}:{address[1]}; choose another --port"
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, name="lurm-console", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that is served, also when any free one was asked for."""
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _respond(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        answer = self._answer(environ)
+        headers = [*_HEADERS, ("Content-Type", answer.kind), ("Content-Length", str(len(answer.body)))]
+        if answer.status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append(("Allow", "GET"))
+        start_response(f"{answer.status.value} {answer.status.phrase}", headers)
+        return [answer.body]
+
+    def _answer(self, environ: Mapping[str, Any]) -> Answer:
+        if environ["REQUEST_METHOD"] != "GET":
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered")
+        if not self._is_ours(environ.get("HTTP_HOST", "")):
+            return _error(HTTPStatus.FORBIDDEN, "ask by address, by localhost or by the name given with --host")
+        # WSGI hands the path over as Latin-1, whatever it was.
+        raw = environ["PATH_INFO"].encode("latin-1")
+        try:
+            path = raw.decode()
+        except UnicodeDecodeError:
+            return _error(HTTPStatus.BAD_REQUEST, "the path is not UTF-8")
+        if path in self._page:
+            return self._page[path]
+        try:
+            return self._answer_api(path)
+        except (LurmError, StateError) as error:
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+
+    def _answer_api(self, path: str) -> Answer:
+        if path == "/api/overview":
+            return _json(HTTPStatus.OK, self._api.overview())
+        if not path.startswith(_USER) or path == _USER:
+            return _error(HTTPStatus.NOT_FOUND, "there is no such page")
+        user = path.removeprefix(_USER)
+        found = self._api.user(user)
+        if found is None:
+            return _error(HTTPStatus.NOT_FOUND, f"nothing is known of the user: user={user}")
+        return _json(HTTPStatus.OK, found)
+
+    def _is_ours(self, host: str) -> bool:
+        """A name of somebody else's that resolves to this address would let his page read ours."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name in {"localhost", self._host.lower()} or bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
+
+
+def _json(status: HTTPStatus, content: Mapping[str, Any]) -> Answer:
+    return Answer(status, "application/json", msgspec.json.encode(content))
+
+
+def _error(status: HTTPStatus, message: str) -> Answer:
+    return _json(status, {"error": message})
