@@ -68,6 +68,7 @@ class Follower:
                     is_row = partition.topic == self._settings.changelog_topic
                     (self._held.add_rows if is_row else self._held.add_embeddings)(records)
                 self._positions = {each: consumer.position(each) for each in self._positions}
+        self._held.complete = self._held.complete or not self._left(ends)
         return self._left(ends)
 
     def _assign(self, consumer: KafkaConsumer) -> None:

@@ -58,9 +58,10 @@ class _User:
 
 
 class Held:
-    """Fed by one thread, asked by many."""
+    """Fed by one thread, asked by many; ``complete`` once the topics were read to an end."""
 
     def __init__(self, bytes_max: int) -> None:
+        self.complete = False
         self.unreadable = 0
         self._bytes_max = bytes_max
         self._row_bytes = 0

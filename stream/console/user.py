@@ -26,6 +26,8 @@ class Inspector:
 
     def report(self, user: str) -> dict[str, Any] | None:
         """None when nothing is known. **Raises** `LurmError`, `StateError` when the topics cannot be read."""
+        if not self._held.complete:
+            raise LurmError("the topics are being read for the first time; try again in a moment")
         held = self._held.holds(user)
         known = self._held.of_user(user) if held else self._read(user)
         partition, rows = known.state.of_user(user.encode())

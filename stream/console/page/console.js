@@ -100,7 +100,7 @@ function showOverview(found) {
   at("seen").textContent = `${new Date().toISOString().slice(11, 19)} UTC · broker ${found.brokers}, ` +
     (broker.age_s === null ? "not read yet" : `read ${seconds(broker.age_s)} ago`);
   showProblems(found.problems, broker.age_s === null ? "Asking workers and broker…"
-    : "All is well: every partition has an owner, nobody waits, every ledger balances.");
+    : "All is well: every partition has an owner, nobody waits long, every ledger balances.");
   fill(at("partitions"), PARTITIONS, partitions, "no partitions known yet");
   fill(at("workers"), WORKERS, workers, "no workers");
   at("recent").replaceChildren("Changed last: ", ...held.recent_users.flatMap((id) => [userLink(id), " "]));
@@ -174,7 +174,7 @@ function showUser(found) {
   at("user").replaceChildren(
     make("p", "", make("strong", "id", found.user_id), ` · partition ${count(found.partition)} · newest event ${utc(found.event_time_ms)} UTC · seq ${found.seq ?? "–"} · `,
       found.pending ? "newer events wait to be encoded" : "embedding up to date", found.from === "topics" ? " · read from the topics" : ""),
-    ...Object.entries(found.scales).reverse().map(([name, scale]) => heatMap(name, scale)),
+    ...Object.entries(found.scales).map(([name, scale]) => heatMap(name, scale)),
     make("div", "columns",
       make("section", "", make("h3", "", "Last embeddings"), scroll("Last embeddings", embeddings)),
       make("section", "", make("h3", "", "Nearest users"), scroll("Nearest users", nearest),
