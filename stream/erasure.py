@@ -70,6 +70,16 @@ def decode(value: bytes | None) -> Marker | Answer | None:
     return record if record.format == FORMAT else None
 
 
+def erased_end(marker: Marker, record: PartitionRecord) -> int:
+    """The source offset below which nothing of the user counts.
+
+    What was applied since the marker was written is in the same rows, and goes with them. An end in a topic that was
+    recreated meanwhile says nothing of the events of the new one, which are a new life.
+    """
+    is_other = bool(marker.source_id and record.source_id) and marker.source_id != record.source_id
+    return record.next_offset if is_other else max(marker.end_offset, record.next_offset)
+
+
 def still_counted(records: Sequence[SourceRecord], record: PartitionRecord) -> Sequence[SourceRecord]:
     """The source records that no erasure skips, acceptable events or not: the key says whose they are."""
     if not record.erasing:

@@ -19,7 +19,7 @@ from state.rollup import roll_up
 from state.rows import RECORD_KEY, seq_of
 from state.store import BagStore, Changes, Write
 from stream.dead_letters import dead_letters
-from stream.erasure import Answer, Marker, encode, still_counted
+from stream.erasure import Answer, Marker, encode, erased_end, still_counted
 from stream.events import EventDecoder, Rejection, SourceRecord
 from stream.failpoints import passing
 from stream.ingest import update_rows
@@ -186,8 +186,7 @@ class Partition:
         embedding_offset = None
         if marker.embedded or marks or any(held):
             embedding_offset = await self._erase_embedding(user)
-        # What was applied since the marker was written is in the same rows, and goes with them.
-        erased_below = max(marker.end_offset, record.next_offset)
+        erased_below = erased_end(marker, record)
         after = self._next_record(control_offset=control_offset).erasing_below(marker.user, erased_below)
         answer = Answer(
             id=marker.id,

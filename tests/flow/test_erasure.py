@@ -14,7 +14,7 @@ from state.periods import parse_scales
 from state.record import Ledger, PartitionRecord, decode_record, encode_record
 from state.rows import seq_of
 from state.store import BagStore, Changes
-from stream.erasure import Answer, Marker, decode, encode, still_counted
+from stream.erasure import Answer, Marker, decode, encode, erased_end, still_counted
 from stream.ingest import update_rows
 from tests.flow.test_ingest import NOW_MS, decoder, plain_events, records_of, stored_bags
 from tests.plain import PlainEvent, without_erased
@@ -99,6 +99,13 @@ def test_a_recreated_source_forgets_erasures_of_the_one_before() -> None:
     again = msgspec.structs.replace(record, epoch=1, next_offset=0)
     assert again.without_passed().erasing == {}
     assert len(still_counted([SimpleNamespace(offset=0, key=b"ann")], again)) == 1
+
+
+@pytest.mark.parametrize(("source_id", "next_offset", "end"), [("a", 3, 9), ("a", 12, 12), ("", 3, 9), ("b", 3, 3)])
+def test_a_marker_ends_a_life_in_the_topic_it_was_written_for(source_id: str, next_offset: int, end: int) -> None:
+    marker = Marker("1f", "ann", end_offset=9, embedded=False, requested_at_ms=0, source_id="a")
+    record = PartitionRecord("space", "day", next_offset=next_offset, source_id=source_id)
+    assert erased_end(marker, record) == end
 
 
 def test_control_records_of_the_first_format_are_read() -> None:
