@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from kafka.consumer.fetcher import ConsumerRecord
 
 from lurm_model.bundle import Bundle
 from lurm_model.codebook import Codebook
@@ -72,25 +74,44 @@ def settings_of(brokers: str, folder: Path, topic: str, interval_s: float) -> Se
     )
 
 
-def worker_rate(settings: Settings, n: int) -> float:
-    """Events per second of one worker, by the partition records in its changelog: their times and their ledgers."""
+class WorkerRun(NamedTuple):
+    """What one worker did; memory before the first event and at its highest."""
+
+    events_per_s: float
+    changelog_bytes_per_event: float
+    base_bytes: int
+    peak_bytes: int
+
+
+def worker_run(settings: Settings, n: int) -> WorkerRun:
+    """One worker over all events; its rate by the partition records in its changelog: their times and ledgers."""
     create_missing(settings)
     environment = {"PATH": "/usr/bin:/bin"} | environment_of(settings)
     worker = subprocess.Popen([sys.executable, "-m", "stream.cli", "worker"], env=environment)
+    base_bytes = 0
     try:
         deadline = time.monotonic() + DEADLINE_S
         while value(scrape(settings.metrics.port), "lurm_events_total", outcome="received") < n:
             if worker.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the worker did not apply all events: exit_code={worker.poll()}")
-            time.sleep(1)
+            if not base_bytes and scrape(settings.metrics.port):
+                base_bytes = _memory_bytes(worker.pid, "VmRSS")
+            time.sleep(0.2)
+        peak_bytes = _memory_bytes(worker.pid, "VmHWM")
     finally:
         worker.terminate()
         worker.wait(60)
-    return _rate(settings, n)
-
-
-def _rate(settings: Settings, n: int) -> float:
     records = read_records(settings, settings.changelog_topic, range(settings.topics.partitions))
+    n_bytes = sum(len(record.key) + len(record.value or b"") for record in records)
+    return WorkerRun(_rate(records, n), n_bytes / n, base_bytes, peak_bytes)
+
+
+def _memory_bytes(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
+
+
+def _rate(records: Sequence[ConsumerRecord], n: int) -> float:
     steps = sorted(
         (record.timestamp, record.partition, decode_record(record.value).ledger.received)
         for record in records
@@ -136,11 +157,27 @@ def run(n: int, rounds: int) -> None:
         ours, encoding, peer = [], [], []
         for _ in range(rounds):
             peer.append(kafka_streams_rate(broker.brokers, "bench-events", n))
-            ours.append(worker_rate(settings_of(broker.brokers, folder, "bench-events", 86_400), n))
-            encoding.append(worker_rate(settings_of(broker.brokers, folder, "bench-events", 1.0), n))
+            ours.append(worker_run(settings_of(broker.brokers, folder, "bench-events", 86_400), n))
+            encoding.append(worker_run(settings_of(broker.brokers, folder, "bench-events", 1.0), n))
         _report("Kafka Streams exactly_once_v2, 1 thread, day bags", peer, peer)
-        _report("lurm worker, day and month, ingest alone", ours, peer)
-        _report("lurm worker, day and month, encoding every second", encoding, peer)
+        _report("lurm worker, day and month, ingest alone", [each.events_per_s for each in ours], peer)
+        _report("lurm worker, day and month, encoding every second", [each.events_per_s for each in encoding], peer)
+        print(f"changelog: {ours[0].changelog_bytes_per_event:.0f} bytes per event")
+        _report_memory(settings, [*ours, *encoding])
+
+
+def _report_memory(settings: Settings, runs: Sequence[WorkerRun]) -> None:
+    """What the worker took beside what its settings allow on top of the loaded model and libraries."""
+    state, kafka = settings.state, settings.kafka
+    # Per partition one fetch waits in the client, one is queued, and two are being applied.
+    fetched = 4 * kafka.fetch_bytes * settings.topics.partitions
+    allowed = state.cache_bytes + state.memtable_bytes + fetched
+    taken = max(run.peak_bytes - run.base_bytes for run in runs)
+    print(
+        f"memory: {taken >> 20} MiB above the {runs[0].base_bytes >> 20} MiB of a worker without events; settings "
+        f"allow {allowed >> 20} MiB (block cache {state.cache_bytes >> 20}, memtables {state.memtable_bytes >> 20}, "
+        f"fetched {fetched >> 20}) and what is made of a batch of {kafka.poll_events:,} events"
+    )
 
 
 def _report(name: str, rates: list[float], peer: list[float]) -> None:
