@@ -38,7 +38,7 @@ from stream.partition import Names, Pipeline
 from stream.reencode import Reencoder
 from stream.settings import Settings
 from stream.source import ask_source
-from stream.transactions import ProducerOptions
+from stream.transport import credentials
 from stream.watchdog import Progress, Watchdog
 
 logger = logging.getLogger("lurm")
@@ -82,7 +82,7 @@ class Worker:
         self._describe(bundle, encoder.device)
         encode = settings.encode
         self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)
-        self._control = ControlReader(self.ownership, settings.kafka.brokers)
+        self._control = ControlReader(self.ownership, settings.kafka)
         self._batches: set[asyncio.Task[None]] = set()
         self._n_batches = 0
         self._heartbeat = 0
@@ -99,6 +99,7 @@ class Worker:
         health = HealthServer(
             (self.settings.metrics.host, self.settings.metrics.port),
             self.metrics.registry,
+            token=self.settings.metrics.token.get_secret_value(),
             live=self._watchdog.is_alive,
             ready=lambda: self.ownership.ready and not self.app.should_stop,
         )
@@ -228,11 +229,8 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], me
         metrics=metrics,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )
-    producers = ProducerOptions(
-        kafka.brokers, int(kafka.request_timeout_s * 1000), int(kafka.transaction_timeout_s * 1000)
-    )
     resources = StoreResources(StoreOptions(state.cache_bytes, state.memtable_bytes, state.open_files_max))
-    return Ownership(state.dir / settings.app.id, resources, producers, shared)
+    return Ownership(state.dir / settings.app.id, resources, kafka, shared)
 
 
 def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
@@ -243,6 +241,7 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
     app = LurmApp(
         settings.app.id,
         broker=[f"{TRANSPORT}://{broker.strip()}" for broker in kafka.brokers.split(",")],
+        broker_credentials=credentials(kafka),
         store=f"{STORE}://",
         TableManager="stream.table:TableManager",
         recovery_consistency_check=False,  # ours is in that manager

@@ -1,10 +1,11 @@
-"""How the tools reach the broker: client arguments from the settings, deadlines, and errors an operator can act on.
+"""How the broker is reached: client arguments from the settings, deadlines, and errors an operator can act on.
 
-The tools use kafka-python; the worker has clients of its own. No client here creates topics by asking for them.
+The tools use kafka-python, the worker and `lurm produce` aiokafka. No client creates topics by asking for them.
 """
 
 import re
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,10 +15,12 @@ from kafka import KafkaAdminClient
 from kafka.errors import (
     KafkaError,
     RetriableError,
+    SaslAuthenticationFailedError,
     UnknownTopicOrPartitionError,
 )
 
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
+from stream.security import aiokafka_security, kafka_python_security
 from stream.settings import Kafka, Settings
 
 # A name, an IPv4 address, or an IPv6 address in brackets; then the port.
@@ -34,6 +37,16 @@ def client_arguments(kafka: Kafka, client_id: str = "lurm") -> dict[str, Any]:
         "bootstrap_timeout_ms": int(kafka.start_deadline_s * 1000),
         "request_timeout_ms": int(kafka.request_timeout_s * 1000),
         "reconnect_backoff_max_ms": 1_000,
+        **kafka_python_security(kafka),
+    }
+
+
+def aiokafka_arguments(kafka: Kafka) -> dict[str, Any]:
+    """Arguments that every aiokafka client takes."""
+    return {
+        "bootstrap_servers": bootstrap(kafka.brokers),
+        "request_timeout_ms": int(kafka.request_timeout_s * 1000),
+        **aiokafka_security(kafka),
     }
 
 
@@ -86,6 +99,8 @@ def broker_errors(kafka: Kafka) -> Iterator[None]:
         yield
     except UnknownTopicOrPartitionError as error:
         raise ConfigInvalid(f"a topic does not exist: {_first_line(error)}; `lurm topics check`") from error
+    except SaslAuthenticationFailedError as error:
+        raise _refused(kafka, error) from error
     except RetriableError as error:
         raise BrokerUnavailable(
             f"the broker stopped answering: {_first_line(error)} brokers={kafka.brokers}; is Kafka running?"
@@ -101,29 +116,54 @@ def _connect(kafka: Kafka) -> KafkaAdminClient:
         left_s = max(0.1, min(_ATTEMPT_S, deadline - time.monotonic()))
         arguments["bootstrap_timeout_ms"] = int(left_s * 1000)
         try:
-            # kafka-python leaves sockets open when nobody listens, so that is found out first.
-            _refuse_silent(bootstrap(kafka.brokers), left_s)
+            # kafka-python leaves sockets open when nobody listens, and does not say why TLS fails: found out first.
+            _refuse_silent(bootstrap(kafka.brokers), arguments["ssl_context"], left_s)
             return KafkaAdminClient(**arguments)
+        except ssl.SSLError as error:
+            why = getattr(error, "verify_message", None) or error.reason
+            raise LurmError(
+                f"no trusted TLS connection to the broker: {why} brokers={kafka.brokers} "
+                f"kafka.ssl_ca_file={kafka.ssl_ca_file or 'none'}; is it the CA of the broker's certificate?"
+            ) from error
+        except SaslAuthenticationFailedError as error:
+            raise _refused(kafka, error) from error
         except (KafkaError, OSError) as error:
             if time.monotonic() + _PAUSE_S >= deadline:
-                raise BrokerUnavailable(
-                    f"no broker answered within {kafka.start_deadline_s:g} s: brokers={kafka.brokers}; "
-                    "is Kafka running? set LURM_KAFKA__BROKERS"
-                ) from error
+                raise _unanswered(kafka) from error
         time.sleep(_PAUSE_S)
 
 
-def _refuse_silent(addresses: list[str], timeout_s: float) -> None:
-    """**Raises** `OSError` when none of these addresses accepts a connection."""
+def _refused(kafka: Kafka, error: Exception) -> LurmError:
+    return LurmError(
+        f"the broker refused our login: {_first_line(error)} brokers={kafka.brokers} "
+        f"kafka.sasl_mechanism={kafka.sasl_mechanism} kafka.sasl_username={kafka.sasl_username or 'none'}; "
+        "check user and password, or the token"
+    )
+
+
+def _unanswered(kafka: Kafka) -> BrokerUnavailable:
+    how = " ".join(filter(None, (kafka.security_protocol, kafka.sasl_mechanism)))
+    return BrokerUnavailable(
+        f"no broker answered within {kafka.start_deadline_s:g} s: brokers={kafka.brokers}; "
+        f"is Kafka running, and does it speak {how} there? set LURM_KAFKA__BROKERS, LURM_KAFKA__SECURITY_PROTOCOL"
+    )
+
+
+def _refuse_silent(addresses: list[str], context: ssl.SSLContext | None, timeout_s: float) -> None:
+    """**Raises** `OSError` when none of these accepts a connection, `ssl.SSLError` when the first is not trusted."""
     for i, address in enumerate(addresses, start=1):
         host, _, port = address.rpartition(":")
+        host = host.strip("[]")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+            connection = socket.create_connection((host, int(port)), timeout_s)
         except OSError:
             if i == len(addresses):
                 raise
-        else:
-            return
+            continue
+        with connection:
+            if context is not None:
+                context.wrap_socket(connection, server_hostname=host).close()
+        return
 
 
 def _first_line(error: Exception) -> str:

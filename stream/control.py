@@ -13,9 +13,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from stream.connection import aiokafka_arguments
 from stream.erasure import Marker, decode
 from stream.ownership import Ownership
 from stream.partition import Partition
+from stream.settings import Kafka
 
 logger = logging.getLogger("lurm")
 
@@ -25,9 +27,9 @@ _WAIT_MS = 500
 class ControlReader:
     """Follows the ownership of one worker."""
 
-    def __init__(self, ownership: Ownership, brokers: str) -> None:
+    def __init__(self, ownership: Ownership, kafka: Kafka) -> None:
         self._ownership = ownership
-        self._brokers = brokers
+        self._kafka = kafka
         self._held: dict[int, Partition] = {}
 
     async def run(self) -> None:
@@ -47,7 +49,7 @@ class ControlReader:
     async def _connect(self) -> AIOKafkaConsumer:
         while True:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._brokers.split(","), auto_offset_reset="earliest", enable_auto_commit=False
+                **aiokafka_arguments(self._kafka), auto_offset_reset="earliest", enable_auto_commit=False
             )
             try:
                 await consumer.start()

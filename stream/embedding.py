@@ -62,6 +62,7 @@ class NewestSeq:
 class EmbeddingConsumer:
     """Reads committed embeddings, newest state per user, of one vector space.
 
+    ``brokers`` are the addresses, or the whole section of settings where the broker wants TLS or a login.
     With a ``group_id`` the partitions are shared with the group's other members, and what was yielded is committed
     when the next records are asked for: at least once. Without one it reads all partitions, from now on or
     ``from_beginning``. ``space_id`` skips every other space; without it a second space raises `SpaceMixed`.
@@ -70,7 +71,7 @@ class EmbeddingConsumer:
 
     def __init__(
         self,
-        brokers: str,
+        brokers: str | Kafka,
         topic: str = "embeddings",
         *,
         group_id: str | None = None,
@@ -78,7 +79,7 @@ class EmbeddingConsumer:
         space_id: str | None = None,
         users_max: int = 1_000_000,
     ) -> None:
-        self._kafka = Kafka(brokers=brokers)
+        self._kafka = Kafka(brokers=brokers) if isinstance(brokers, str) else brokers
         self._space_id = space_id
         self._skip_others = space_id is not None
         self._newest = NewestSeq(users_max)

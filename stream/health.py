@@ -1,9 +1,11 @@
 """Metrics and health over HTTP, on a thread of their own: they answer while the event loop is busy.
 
-``/metrics`` Prometheus text, ``/livez`` 503 only when a restart helps; ``/readyz`` 503 while partitions are
-being recovered and once the worker is told to stop, 200 through a rebalance that brings it nothing new.
+``/metrics`` Prometheus text, to who shows the token if there is one; ``/livez`` 503 only when a restart helps;
+``/readyz`` 503 while partitions are being recovered and once the worker is told to stop, 200 through a rebalance that
+brings it nothing new.
 """
 
+import hmac
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -23,10 +25,13 @@ class _Silent(WSGIRequestHandler):
 
 
 class HealthServer:
-    """Serves one worker's registry and two checks until closed."""
+    """Serves one worker's registry and two checks until closed; the registry only to who has the token, if any."""
 
-    def __init__(self, address: tuple[str, int], registry: CollectorRegistry, live: Check, ready: Check) -> None:
+    def __init__(
+        self, address: tuple[str, int], registry: CollectorRegistry, live: Check, ready: Check, token: str = ""
+    ) -> None:
         self._metrics = make_wsgi_app(registry)
+        self._authorization = f"Bearer {token}".encode() if token else None
         self._checks = {"/livez": live, "/readyz": ready}
         try:
             self._server: WSGIServer = make_server(*address, self._answer, handler_class=_Silent)
@@ -50,6 +55,10 @@ class HealthServer:
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
+        if path == "/metrics" and not self._may_read(environ):
+            challenge = [("WWW-Authenticate", "Bearer"), ("Content-Type", "text/plain")]
+            start_response("401 Unauthorized", challenge)
+            return [b"a bearer token is wanted: metrics.token\n"]
         if path == "/metrics":
             answer: Iterable[bytes] = self._metrics(environ, start_response)
             return answer
@@ -59,3 +68,7 @@ class HealthServer:
             status = HTTPStatus.OK if check() else HTTPStatus.SERVICE_UNAVAILABLE
         start_response(f"{status.value} {status.phrase}", [("Content-Type", "text/plain")])
         return [f"{status.phrase.lower()}\n".encode()]
+
+    def _may_read(self, environ: dict[str, Any]) -> bool:
+        shown = environ.get("HTTP_AUTHORIZATION", "").encode("latin-1")  # its bytes as they came
+        return self._authorization is None or hmac.compare_digest(shown, self._authorization)

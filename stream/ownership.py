@@ -14,7 +14,8 @@ from pathlib import Path
 from state.options import StoreResources
 from state.store import BagStore
 from stream.partition import Partition, Pipeline
-from stream.transactions import ProducerOptions, TransactionalProducer
+from stream.settings import Kafka
+from stream.transactions import TransactionalProducer
 from stream.watermark import newest_records
 
 logger = logging.getLogger("lurm")
@@ -27,7 +28,7 @@ class Ownership:
     is what is said outside: it stays true through a rebalance that brings this worker nothing new.
     """
 
-    def __init__(self, folder: Path, resources: StoreResources, producers: ProducerOptions, shared: Pipeline) -> None:
+    def __init__(self, folder: Path, resources: StoreResources, kafka: Kafka, shared: Pipeline) -> None:
         self.partitions: dict[int, Partition] = {}
         self.recovered = False
         self.ready = False
@@ -36,7 +37,7 @@ class Ownership:
         self.shared = shared
         self.folder = folder
         self._resources = resources
-        self._producer_options = producers
+        self._kafka = kafka
         self._stores: dict[int, BagStore] = {}
         self._allowed: set[int] = set()
         self._assigned_at_s, self._replayed_before = 0.0, 0
@@ -128,8 +129,8 @@ class Ownership:
 
     async def _take(self, number: int) -> None:
         app_id = self.shared.names.group
-        rows = TransactionalProducer(self._producer_options, f"{app_id}-{number}", number)
-        embeddings = TransactionalProducer(self._producer_options, f"{app_id}-embeddings-{number}", number)
+        rows = TransactionalProducer(self._kafka, f"{app_id}-{number}", number)
+        embeddings = TransactionalProducer(self._kafka, f"{app_id}-embeddings-{number}", number)
         await asyncio.gather(rows.start(), embeddings.start())
         self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
 
@@ -137,7 +138,7 @@ class Ownership:
         """After the previous owners are fenced: what the changelog's end says is published needs no mark."""
         if not numbers:
             return
-        records = await newest_records(self._producer_options, self.shared.names.changelog, numbers)
+        records = await newest_records(self._kafka, self.shared.names.changelog, numbers)
         for number, record in records.items():
             self.store(number).published = record.published
 

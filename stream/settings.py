@@ -7,9 +7,10 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from state.periods import format_scales, parse_scales
@@ -38,9 +39,25 @@ class App(Section):
 
 
 class Kafka(Section):
-    """How to reach the broker."""
+    """How to reach the broker, and how to prove who we are."""
 
     brokers: str = Field("127.0.0.1:9092", min_length=1, description="bootstrap servers, host:port,host:port")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="SSL: encrypted (TLS); SASL: we log in"
+    )
+    ssl_ca_file: Path | None = Field(None, description="PEM file of the certificates to trust; none: the system's")
+    ssl_cert_file: Path | None = Field(None, description="PEM file of our own certificate, where the broker wants one")
+    ssl_key_file: Path | None = Field(None, description="PEM file of its key; none: the certificate's file holds it")
+    ssl_key_password: SecretStr = Field(SecretStr(""), description="password of an encrypted key")
+    ssl_check_hostname: bool = Field(True, description="refuse a broker whose certificate names another host")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="how to log in"
+    )
+    sasl_username: str = Field("", description="user of PLAIN and SCRAM")
+    sasl_password: SecretStr = Field(SecretStr(""), description="password of PLAIN and SCRAM")
+    oauth_token_file: Path | None = Field(
+        None, description="file that holds the token of OAUTHBEARER; read again at every connection"
+    )
     start_deadline_s: float = Field(30.0, gt=0, description="how long to wait for a broker that does not answer")
     session_timeout_s: float = Field(15.0, ge=1, le=30, description="a silent worker loses its partitions after this")
     rebalance_timeout_s: float = Field(60.0, ge=5, description="how long a rebalance waits for a worker to hand over")
@@ -51,6 +68,39 @@ class Kafka(Section):
     data_loss: Literal["stop", "accept"] = Field(
         "stop", description="when the source no longer holds unread events: stop, or log, count and go on"
     )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether connections are TLS."""
+        return self.security_protocol.endswith("SSL")
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        with_sasl = self.security_protocol.startswith("SASL")
+        login = {"oauth_token_file"} if self.sasl_mechanism == "OAUTHBEARER" else {"sasl_username", "sasl_password"}
+        wanted = {"sasl_mechanism"} | (login if self.sasl_mechanism else set()) if with_sasl else set()
+        allowed = wanted | (_TLS if self.encrypted else set())
+        if self.ssl_cert_file is None:
+            allowed -= _OF_CERTIFICATE
+        given = {name for name in _TLS | _SASL if getattr(self, name) not in (None, "", SecretStr(""))}
+        if missing := sorted(wanted - given):
+            raise _contradiction(f"kafka.{missing[0]} is wanted with", self)
+        if surplus := sorted(given - allowed):
+            raise _contradiction(f"kafka.{surplus[0]} has no use with", self)
+        if not (self.encrypted or self.ssl_check_hostname):
+            raise _contradiction("kafka.ssl_check_hostname has no use with", self)
+        return self
+
+
+_OF_CERTIFICATE = {"ssl_key_file", "ssl_key_password"}
+_TLS = {"ssl_ca_file", "ssl_cert_file", *_OF_CERTIFICATE}
+_SASL = {"sasl_mechanism", "sasl_username", "sasl_password", "oauth_token_file"}
+
+
+def _contradiction(what: str, kafka: Kafka) -> PydanticCustomError:
+    names = ("security_protocol", "sasl_mechanism", "ssl_cert_file")
+    facts = " ".join(f"kafka.{name}={getattr(kafka, name) or 'none'}" for name in names)
+    return PydanticCustomError("contradiction", "{message}", {"message": f"{what} {facts}"})
 
 
 class Topics(Section):
@@ -111,6 +161,7 @@ class Metrics(Section):
 
     host: str = Field("127.0.0.1", description="address to bind")
     port: int = Field(9108, ge=0, le=65_535, description="port of /metrics, /livez and /readyz; 0: any free one")
+    token: SecretStr = Field(SecretStr(""), description="bearer token that /metrics asks for; empty: none")
 
 
 class Worker(Section):
@@ -197,8 +248,12 @@ def validated(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigInvalid(
-            f"setting {where}: {first['msg'].lower()}{more}; `lurm settings` lists every setting"
+            f"setting {where}: {_lower_first(first['msg'])}{more}; `lurm settings` lists every setting"
         ) from error
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _read(config: Path | None) -> dict[str, Any]:

@@ -7,12 +7,13 @@ Every request has aiokafka's deadline and is retried; what never ends is ended b
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from stream.connection import aiokafka_arguments
 from stream.failpoints import passing
+from stream.settings import Kafka
 from stream.topics import BATCH_BYTES
 
 
@@ -33,27 +34,17 @@ class SourceOffset(NamedTuple):
     group: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerOptions:
-    """How producers reach the broker. **Units**: milliseconds."""
-
-    brokers: str
-    request_timeout_ms: int
-    transaction_timeout_ms: int
-
-
 class TransactionalProducer:
     """The only writer of one partition's outputs while it is started."""
 
-    def __init__(self, options: ProducerOptions, transactional_id: str, partition: int) -> None:
+    def __init__(self, kafka: Kafka, transactional_id: str, partition: int) -> None:
         self.partition = partition
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=options.brokers.split(","),
+            **aiokafka_arguments(kafka),
             transactional_id=transactional_id,
             acks="all",
             max_batch_size=BATCH_BYTES,
-            request_timeout_ms=options.request_timeout_ms,
-            transaction_timeout_ms=options.transaction_timeout_ms,
+            transaction_timeout_ms=int(kafka.transaction_timeout_s * 1000),
         )
 
     async def start(self) -> None:

@@ -10,21 +10,21 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from state.record import PartitionRecord, decode_record
 from state.rows import RECORD_KEY
-from stream.transactions import ProducerOptions
+from stream.connection import aiokafka_arguments
+from stream.settings import Kafka
 
 # Each transaction ends with its partition record, so the first look nearly always finds one.
 _LOOK_BACK = (64, 4_096, 262_144)
 _POLL_MS = 500
 
 
-async def newest_records(options: ProducerOptions, topic: str, numbers: Iterable[int]) -> dict[int, PartitionRecord]:
+async def newest_records(kafka: Kafka, topic: str, numbers: Iterable[int]) -> dict[int, PartitionRecord]:
     """The last committed record of each partition; one that stands too far back is missing."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=options.brokers.split(","),
+        **aiokafka_arguments(kafka),
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        request_timeout_ms=options.request_timeout_ms,
     )
     await consumer.start()
     try:

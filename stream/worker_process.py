@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from pydantic import SecretStr
+
 from stream import scrape
 from stream.errors import LurmError
 from stream.failpoints import VARIABLE
@@ -28,9 +30,11 @@ _POLL_S = 0.1
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment variables that give a child process these settings."""
-    changed = settings.model_dump(mode="json", exclude_defaults=True)
+    changed = settings.model_dump(exclude_defaults=True)
     return {
-        f"{ENV_PREFIX}{section}__{key}".upper(): str(value)
+        f"{ENV_PREFIX}{section}__{key}".upper(): value.get_secret_value()
+        if isinstance(value, SecretStr)
+        else str(value)
         for section, leaves in changed.items()
         for key, value in leaves.items()
         if not isinstance(value, dict)

@@ -40,8 +40,8 @@ def consume(
 ) -> None:
     """Print committed embeddings: seq, user, model, shape and norm of each."""
     wait_for_broker(settings)
-    brokers, topic, n_read = settings.kafka.brokers, settings.topics.embeddings, 0
-    with EmbeddingConsumer(brokers, topic, from_beginning=from_beginning, space_id=space_id or None) as consumer:
+    kafka, topic, n_read = settings.kafka, settings.topics.embeddings, 0
+    with EmbeddingConsumer(kafka, topic, from_beginning=from_beginning, space_id=space_id or None) as consumer:
         for change in _changes(consumer, timeout_s):
             click.echo(_as_json(change) if as_json else _as_text(change))
             n_read += isinstance(change, Embedding)

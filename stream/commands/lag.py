@@ -76,7 +76,8 @@ def exporter(settings: Settings, port: int, interval_s: float) -> None:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     metrics = LagMetrics(settings.app.id)
     seeing = threading.Event()
-    server = HealthServer((settings.metrics.host, port), metrics.registry, lambda: True, seeing.is_set)
+    address, token = (settings.metrics.host, port), settings.metrics.token.get_secret_value()
+    server = HealthServer(address, metrics.registry, lambda: True, seeing.is_set, token)
     logger.info("serving metrics: address=%s:%d", settings.metrics.host, server.port)
     while not stopping.is_set():
         try:

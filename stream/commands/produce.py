@@ -18,8 +18,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import murmur2
 
+from state.errors import UNREADABLE
 from stream.commands.progress import progress_bar
-from stream.connection import bootstrap, wait_for_broker
+from stream.connection import aiokafka_arguments, wait_for_broker
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.settings import Settings
 from stream.topics import n_partitions
@@ -118,7 +119,7 @@ _decode_user = msgspec.json.Decoder(_User).decode
 def _key_of(line: bytes) -> bytes | None:
     try:
         return _decode_user(line).user_id.encode()
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (*UNREADABLE, UnicodeEncodeError):
         return None
 
 
@@ -127,11 +128,7 @@ async def send(
 ) -> Totals:
     """Send all events, idempotently, and wait until every replica has them."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap(settings.kafka.brokers),
-        acks="all",
-        enable_idempotence=True,
-        max_batch_size=_BATCH_BYTES,
-        request_timeout_ms=int(settings.kafka.request_timeout_s * 1000),
+        **aiokafka_arguments(settings.kafka), acks="all", enable_idempotence=True, max_batch_size=_BATCH_BYTES
     )
     await producer.start()
     try:

@@ -31,7 +31,7 @@ from state.store import BagStore
 from stream.embedded_broker import ApacheKafka
 from stream.settings import Settings
 from stream.topics import create_missing
-from stream.transactions import Outgoing, ProducerOptions, TransactionalProducer
+from stream.transactions import Outgoing, TransactionalProducer
 from tests.bench import ingest
 from tests.brokers import environment_of, kafka_home
 
@@ -124,8 +124,7 @@ def _rate(side: Callable[[Path, list[list[Record]]], None], batches: list[list[R
 async def _fill(settings: Settings, n: int, interest_space_id: str) -> None:
     """A changelog as a worker leaves it, everything published, and n rows in all."""
     partitions = range(settings.topics.partitions)
-    options = ProducerOptions(settings.kafka.brokers, 40_000, 30_000)
-    producers = [TransactionalProducer(options, f"fill-{number}", number) for number in partitions]
+    producers = [TransactionalProducer(settings.kafka, f"fill-{number}", number) for number in partitions]
     await asyncio.gather(*(each.start() for each in producers))
     end = encode_record(PartitionRecord(interest_space_id, "day,month", published=n + 1))
     for k, batch in enumerate(changelog(n, is_published=True)):

@@ -13,7 +13,7 @@ from stream.connection import admin
 from stream.errors import ConfigInvalid
 from stream.settings import Settings, Topics
 from stream.topics import BATCH_BYTES, check, create_missing, end_offsets, ensure, n_partitions, plan, topic_id
-from stream.transactions import Outgoing, ProducerOptions, TransactionalProducer
+from stream.transactions import Outgoing, TransactionalProducer
 from tests.brokers import MakeSettings, producer, read_records
 
 
@@ -176,7 +176,7 @@ def test_a_row_of_a_hundred_thousand_interests_travels_among_small_ones(make_set
     rows = [Outgoing(b"%d" % i, value) for i, value in enumerate(values)]
 
     async def send() -> None:
-        producer = TransactionalProducer(ProducerOptions(settings.kafka.brokers, 10_000, 10_000), settings.app.id, 0)
+        producer = TransactionalProducer(settings.kafka, settings.app.id, 0)
         await producer.start()
         try:
             assert await producer.transact("batch", {settings.changelog_topic: rows}, 1) == {

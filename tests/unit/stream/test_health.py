@@ -29,9 +29,10 @@ def server(checks: Checks) -> Iterator[HealthServer]:
     server.close()
 
 
-def get(server: HealthServer, path: str) -> tuple[int, str]:
+def get(server: HealthServer, path: str, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -50,6 +51,17 @@ def test_each_check_answers_for_itself(server: HealthServer, checks: Checks) -> 
     checks.ready, checks.live = True, False
     assert get(server, "/livez")[0] == 503
     assert get(server, "/readyz")[0] == 200
+
+
+def test_with_a_token_metrics_are_for_who_shows_it_and_health_for_everybody() -> None:
+    server = HealthServer(("127.0.0.1", 0), CollectorRegistry(), lambda: True, lambda: True, token="geheim-ü")
+    shown = "geheim-ü".encode().decode("latin-1")
+    for wrong in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer geheim"}, {"Authorization": shown}):
+        status, text = get(server, "/metrics", **wrong)
+        assert (status, "geheim" in text) == (401, False)
+    assert get(server, "/metrics", Authorization=f"Bearer {shown}")[0] == 200
+    assert get(server, "/livez")[0] == get(server, "/readyz")[0] == 200
+    server.close()
 
 
 def test_a_worker_whose_watchdog_is_gone_is_not_alive() -> None:

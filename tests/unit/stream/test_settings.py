@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from stream.cli import cli
 from stream.errors import ConfigInvalid
 from stream.settings import App, Settings, State, load, reference
+
+LOGIN = "[kafka]\nsecurity_protocol = 'SASL_SSL'\n"
 
 
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +33,15 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
         ("[kafka]\nsession_timeout_s = 31", "setting kafka.session_timeout_s"),
         ("[state]\nscales = 'month'", "setting state.scales.*'day' is missing"),
         ("[state]\nscales = 'day,moon'", "setting state.scales.*unknown scale"),
+        ("[kafka]\nsecurity_protocol = 'TLS'", "setting kafka.security_protocol.*'SASL_SSL'"),
+        ("[kafka]\nsecurity_protocol = 'SASL_SSL'", "kafka.sasl_mechanism is wanted with"),
+        ("[kafka]\nsasl_username = 'ann'", "kafka.sasl_username has no use with"),
+        ("[kafka]\nssl_ca_file = 'ca'", "kafka.ssl_ca_file has no use with kafka.security_protocol=PLAINTEXT"),
+        ("[kafka]\nssl_check_hostname = false", "kafka.ssl_check_hostname has no use with"),
+        ("[kafka]\nsecurity_protocol = 'SSL'\nssl_key_file = 'key'", "kafka.ssl_key_file has no use.*cert_file=none"),
+        (f"{LOGIN}sasl_mechanism = 'PLAIN'\nsasl_username = 'ann'", "kafka.sasl_password is wanted with"),
+        (f"{LOGIN}sasl_mechanism = 'OAUTHBEARER'", "kafka.oauth_token_file is wanted with"),
+        (f"{LOGIN}sasl_mechanism = 'OAUTHBEARER'\noauth_token_file = 'f'\nsasl_password = 'x'", "sasl_password has no"),
         ("colour = 1", "setting colour"),
         ("[app", "no TOML"),
     ],
@@ -63,3 +76,21 @@ def test_the_reference_names_every_setting_and_its_meaning() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         App().id = "other"
+
+
+def test_a_secret_is_shown_by_nothing_that_shows_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {leaf.variable for leaf in reference() if leaf.kind == "SecretStr"}
+    assert secrets == {"LURM_KAFKA__SSL_KEY_PASSWORD", "LURM_KAFKA__SASL_PASSWORD", "LURM_METRICS__TOKEN"}
+    for name in secrets:
+        monkeypatch.setenv(name, "canary")
+    monkeypatch.setenv("LURM_KAFKA__SASL_MECHANISM", "PLAIN")
+    with pytest.raises(ConfigInvalid) as caught:
+        load()
+    assert "canary" not in str(caught.value)
+    monkeypatch.setenv("LURM_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("LURM_KAFKA__SASL_USERNAME", "ann")
+    monkeypatch.setenv("LURM_KAFKA__SSL_CERT_FILE", "client.pem")
+    shown = CliRunner().invoke(cli, ["settings"])
+    assert shown.exit_code == 0
+    assert shown.output.count("value: **********") == len(secrets)
+    assert "canary" not in shown.output + repr(load()) + str(load().model_dump()) + load().model_dump_json()
