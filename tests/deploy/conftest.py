@@ -2,11 +2,24 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 PROMETHEUS = "Prometheus is not installed: `apt-get install prometheus` (for `prometheus` and `promtool`)"
 CHROMIUM = "Chromium is not installed: `apt-get install chromium`"
+
+TOOLS = Path(__file__).parents[2] / "build" / "deploy-tools" / "bin"
+MAKE_TOOLS = "helm and the linters of deploy/ are not installed: `make deploy-tools`"
+
+
+@pytest.fixture(scope="session")
+def deploy_tools() -> Path:
+    """The folder of helm, hadolint and the validators; without it the test is skipped, except in CI, where it fails."""
+    if not (TOOLS / "helm").exists():
+        assert not os.environ.get("CI"), MAKE_TOOLS
+        pytest.skip(MAKE_TOOLS)
+    return TOOLS
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from stream.events import EventDecoder, Limits
 from stream.metrics import WorkerMetrics
 from stream.ownership import Ownership
 from stream.partition import Names, Pipeline
+from stream.settings import Kafka
 from stream.source import Source
-from stream.transactions import ProducerOptions
 
 
 def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownership:
@@ -33,7 +33,7 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
         metrics=WorkerMetrics(),
         now_ms=lambda: 0,
     )
-    return Ownership(folder, StoreResources(StoreOptions()), ProducerOptions("nobody:1", 1000, 1000), shared)
+    return Ownership(folder, StoreResources(StoreOptions()), Kafka(brokers="nobody:1"), shared)
 
 
 def test_an_assignment_is_ready_once_it_is_recovered(tmp_path: Path) -> None:
