@@ -92,7 +92,8 @@ def test_a_silent_broker_is_one_line_and_one(
     monkeypatch.setenv("LURM_KAFKA__START_DEADLINE_S", "0.3")
     assert run(arguments) == 1
     assert capsys.readouterr().err == (
-        f"error: no broker answered within 0.3 s: brokers={UNREACHABLE}; is Kafka running? set LURM_KAFKA__BROKERS\n"
+        f"error: no broker answered within 0.3 s: brokers={UNREACHABLE}; "
+        "is Kafka running, and does it speak PLAINTEXT there? set LURM_KAFKA__BROKERS, LURM_KAFKA__SECURITY_PROTOCOL\n"
     )
 
 
