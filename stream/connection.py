@@ -3,14 +3,19 @@
 The tools use kafka-python, the worker and `lurm produce` aiokafka. No client creates topics by asking for them.
 """
 
+import asyncio
 import re
 import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.errors import KafkaError as AiokafkaError
+from aiokafka.protocol.admin import ApiVersionRequest
 from kafka import KafkaAdminClient
 from kafka.errors import (
     KafkaError,
@@ -20,12 +25,14 @@ from kafka.errors import (
 )
 
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
-from stream.security import aiokafka_security, kafka_python_security
+from stream.security import OAUTHBEARER, aiokafka_security, kafka_python_security
 from stream.settings import Kafka, Settings
 
 # A name, an IPv4 address, or an IPv6 address in brackets; then the port.
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:;,\[\]]+):\d{1,5}")
 _ATTEMPT_S = 5.0
+_CLOSE_S = 2.0
+_REFUSED = (SaslAuthenticationFailed, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 _PAUSE_S = 0.2
 
 
@@ -99,7 +106,7 @@ def broker_errors(kafka: Kafka) -> Iterator[None]:
         yield
     except UnknownTopicOrPartitionError as error:
         raise ConfigInvalid(f"a topic does not exist: {_first_line(error)}; `lurm topics check`") from error
-    except SaslAuthenticationFailedError as error:
+    except _REFUSED as error:
         raise _refused(kafka, error) from error
     except RetriableError as error:
         raise BrokerUnavailable(
@@ -116,21 +123,54 @@ def _connect(kafka: Kafka) -> KafkaAdminClient:
         left_s = max(0.1, min(_ATTEMPT_S, deadline - time.monotonic()))
         arguments["bootstrap_timeout_ms"] = int(left_s * 1000)
         try:
-            # kafka-python leaves sockets open when nobody listens, and does not say why TLS fails: found out first.
-            _refuse_silent(bootstrap(kafka.brokers), arguments["ssl_context"], left_s)
+            # kafka-python leaves sockets open when nobody listens, so that is found out first.
+            host, port = _listening(bootstrap(kafka.brokers), left_s)
+            if kafka.security_protocol != "PLAINTEXT":
+                asyncio.run(_log_in(kafka, host, port, left_s))
             return KafkaAdminClient(**arguments)
         except ssl.SSLError as error:
-            why = getattr(error, "verify_message", None) or error.reason
-            raise LurmError(
-                f"no trusted TLS connection to the broker: {why} brokers={kafka.brokers} "
-                f"kafka.ssl_ca_file={kafka.ssl_ca_file or 'none'}; is it the CA of the broker's certificate?"
-            ) from error
-        except SaslAuthenticationFailedError as error:
+            raise _untrusted(kafka, error) from error
+        except _REFUSED as error:
             raise _refused(kafka, error) from error
-        except (KafkaError, OSError) as error:
+        except (KafkaError, AiokafkaError, OSError) as error:
             if time.monotonic() + _PAUSE_S >= deadline:
                 raise _unanswered(kafka) from error
         time.sleep(_PAUSE_S)
+
+
+async def _log_in(kafka: Kafka, host: str, port: int, timeout_s: float) -> None:
+    """Connect once with aiokafka, which raises why it is refused; kafka-python logs it, and tries again."""
+    limit = {"request_timeout_ms": int(timeout_s * 1000)}
+    connection = AIOKafkaConnection(host, port, **aiokafka_security(kafka) | limit)
+    try:
+        await connection.connect()
+        if kafka.sasl_mechanism == OAUTHBEARER:
+            await _refuse_bad_token(connection)
+    except AiokafkaError:
+        await _close(connection)
+        raise
+    await _close(connection)
+
+
+async def _refuse_bad_token(connection: Any) -> None:
+    """Aiokafka takes the answer to a bad token for that to a good one: the next request tells."""
+    with suppress(KafkaConnectionError):
+        if not (await connection.send(ApiVersionRequest())).error_code:
+            return
+    raise SaslAuthenticationFailed("the broker does not take the token")
+
+
+async def _close(connection: Any) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(connection.close(), _CLOSE_S)
+
+
+def _untrusted(kafka: Kafka, error: ssl.SSLError) -> LurmError:
+    why = getattr(error, "verify_message", None) or error.reason
+    return LurmError(
+        f"no trusted TLS connection to the broker: {why} brokers={kafka.brokers} "
+        f"kafka.ssl_ca_file={kafka.ssl_ca_file or 'none'}; is it the CA of the broker's certificate?"
+    )
 
 
 def _refused(kafka: Kafka, error: Exception) -> LurmError:
@@ -149,21 +189,19 @@ def _unanswered(kafka: Kafka) -> BrokerUnavailable:
     )
 
 
-def _refuse_silent(addresses: list[str], context: ssl.SSLContext | None, timeout_s: float) -> None:
-    """**Raises** `OSError` when none of these accepts a connection, `ssl.SSLError` when the first is not trusted."""
+def _listening(addresses: list[str], timeout_s: float) -> tuple[str, int]:
+    """Host and port of the first of these addresses that accepts a connection. **Raises** `OSError` if none does."""
     for i, address in enumerate(addresses, start=1):
         host, _, port = address.rpartition(":")
-        host = host.strip("[]")
+        place = (host.strip("[]"), int(port))
         try:
-            connection = socket.create_connection((host, int(port)), timeout_s)
+            socket.create_connection(place, timeout_s).close()
         except OSError:
             if i == len(addresses):
                 raise
-            continue
-        with connection:
-            if context is not None:
-                context.wrap_socket(connection, server_hostname=host).close()
-        return
+        else:
+            return place
+    raise AssertionError("there is an address")
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from stream.settings import Kafka
 
 OAUTHBEARER: Final = "OAUTHBEARER"
 # At DEBUG these write their configuration and every request: passwords and tokens as they are.
-_TALKATIVE: Final = ("kafka.admin.client", "kafka.net.connection", "kafka.protocol.parser")
+_TALKATIVE: Final = ("aiokafka.conn", "kafka.admin.client", "kafka.net.connection", "kafka.protocol.parser")
 
 
 class TokenFile(AbstractTokenProvider):  # type: ignore[misc]

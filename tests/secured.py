@@ -45,9 +45,9 @@ class SecuredKafka:
         self.broker.start()
         admin = KafkaAdminClient(bootstrap_servers=self.broker.brokers)
         try:
-            mechanisms = (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
-            users = [UserScramCredentialUpsertion(USER, each, PASSWORD, iterations=4096) for each in mechanisms]
-            assert not any(admin.alter_user_scram_credentials(users).values())
+            for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+                answer = admin.alter_user_scram_credentials([UserScramCredentialUpsertion(USER, mechanism, PASSWORD)])
+                assert answer == {USER: None}, answer
         finally:
             admin.close()
 

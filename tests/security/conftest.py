@@ -22,9 +22,11 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     if home is None:
         pytest.skip(NO_KAFKA)
     kafka = SecuredKafka(home, tmp_path_factory.mktemp("secured"))
-    kafka.start()
-    yield kafka
-    kafka.broker.stop()
+    try:
+        kafka.start()
+        yield kafka
+    finally:
+        kafka.broker.stop()
 
 
 @pytest.fixture

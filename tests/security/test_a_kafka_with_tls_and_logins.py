@@ -69,7 +69,8 @@ def test_a_worker_comes_in_this_way_and_never_shows_the_secret(
 def test_tools_come_in_this_way_and_never_log_the_secret(
     way_in: str, secured: SecuredKafka, tmp_path: Path, lurm: Lurm, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = fresh_settings("", kafka=secured.settings(way_in))
+    kafka = secured.settings(way_in)
+    settings = fresh_settings(kafka.brokers, kafka=kafka)
     (tmp_path / "event.jsonl").write_text('{"user_id": "ann", "item_id": "item-1", "ts": 1728000000000}')
     caplog.set_level(logging.DEBUG)
     for command in (["topics", "create"], ["produce", tmp_path / "event.jsonl"], ["lag"]):
@@ -102,7 +103,8 @@ def test_a_wrong_password_ca_or_file_is_one_line_without_the_secret(
         assert (found, out, err.count("\n")) == (exit_code, "", 1), err
         assert re.search(message, err), err
         assert CANARY not in err
-    worker = make_worker(good.model_copy(update={"kafka": secured.settings(sasl_password=f"{CANARY}-wrong")}))
+    wrong = {"kafka": secured.settings(sasl_password=f"{CANARY}-wrong"), "worker": Worker()}
+    worker = make_worker(good.model_copy(update=wrong))
     assert "the broker refused our login" in refusal(worker, 1)
 
 
