@@ -1,13 +1,15 @@
 import numpy as np
+import pytest
 
 from state.history import before_window
 from state.periods import MS_PER_DAY
 from state.rows import decode_rows
 from stream.failpoints import STEPS
 from stream.settings import Settings
+from tests.brokers import Broker
 from tests.plain import PlainEvent
 from tests.recovery.runs import check_disk, killed_at
-from tests.worker.conftest import MakeWorker
+from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import (
     FIRST_DAY,
     Changelog,
@@ -33,9 +35,14 @@ def month(number: int) -> list[PlainEvent]:
     ]
 
 
-def test_kill_9_at_each_step_of_a_roll_up_keeps_every_month(one_settings: Settings, make_worker: MakeWorker) -> None:
-    traffic = Traffic(one_settings, seed=33)
-    worker = make_worker(one_settings)
+@pytest.mark.kafka
+def test_kill_9_at_each_step_of_a_roll_up_keeps_every_month(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """Read from behind an aborted transaction, the embedded broker hides the committed ones that follow."""
+    settings = settings_on(kafka_broker.brokers)
+    traffic = Traffic(settings, seed=33)
+    worker = make_worker(settings)
     traffic.send_these([*month(0), *month(4)])
     for number, step in enumerate(STEPS_OF_A_ROLL_UP):
         # Late events, so that there is something to roll up again, into months that have a row or have none.
@@ -43,10 +50,10 @@ def test_kill_9_at_each_step_of_a_roll_up_keeps_every_month(one_settings: Settin
         killed_at(worker, step, passage=1 + number % 2)
     traffic.send_these([*month(0), *month(1)])
     worker.ready()
-    wait_applied(one_settings, worker)
-    wait_until(lambda: days_before_the_window(one_settings) == 0)
-    assert check_exact(one_settings, traffic.sent).n_deleted > 0
-    check_published(one_settings)
+    wait_applied(settings, worker)
+    wait_until(lambda: days_before_the_window(settings) == 0)
+    assert check_exact(settings, traffic.sent).n_deleted > 0
+    check_published(settings)
     check_disk(worker)
 
 
