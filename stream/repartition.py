@@ -6,9 +6,11 @@ rows were read again and found equal, the new records forbid every worker to sta
 nothing, so an interrupted run is repeated.
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from kafka import KafkaProducer
@@ -18,7 +20,7 @@ from state.record import Ledger, PartitionRecord, encode_record
 from state.rows import RECORD_KEY, user_of
 from stream.connection import admin, broker_errors, client_arguments
 from stream.erasure import Answer, Marker, decode
-from stream.errors import ConfigInvalid, LurmError
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.replay import Progress, State, newest_state, read_topic
 from stream.settings import Settings, validated
 from stream.source import read_source
@@ -27,6 +29,7 @@ from stream.topics import check, create_missing, end_offsets
 # In place of the interest space: a worker refuses to count on top of it.
 UNFINISHED = "(unfinished lurm repartition)"
 _PROGRESS_EVERY = 10_000
+_PAUSE_S = 0.2
 
 Rows = Mapping[int, Mapping[bytes, bytes]]
 
@@ -173,8 +176,7 @@ def _producer(settings: Settings, transactional_id: str | None = None) -> KafkaP
 
 
 def _refuse_members(settings: Settings) -> None:
-    with admin(settings) as client:
-        group = client.describe_groups([settings.app.id])[settings.app.id]
+    group = _group(settings)
     # A group that nobody ever joined is dead; one that its coordinator does not know yet has no state.
     if group["group_state"] not in {"Empty", "Dead"}:
         raise LurmError(
@@ -182,6 +184,20 @@ def _refuse_members(settings: Settings) -> None:
             f"group={settings.app.id}; stop them, and wait kafka.session_timeout_s="
             f"{settings.kafka.session_timeout_s:g} for those that were killed"
         )
+
+
+def _group(settings: Settings) -> Mapping[str, Any]:
+    """Asked again until the deadline: whoever asks a new cluster first for a group's coordinator is told to wait."""
+    deadline = time.monotonic() + settings.kafka.start_deadline_s
+    while True:
+        try:
+            with admin(settings) as client:
+                group: Mapping[str, Any] = client.describe_groups([settings.app.id])[settings.app.id]
+                return group
+        except BrokerUnavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def _refuse_erasures(settings: Settings) -> None:
