@@ -103,7 +103,11 @@ def _started(
         scales=tuple(scale.name for scale in parse_scales(options.scales)),
     )
     if path:
-        Bundle.build(config, codebook, {}, {}, {}).save(path)
+        # A bundle has all its weights, or loading refuses it.
+        weights = {
+            name: tensor.numpy() for name, tensor in start_smen(config, codebook, options.seed).state_dict().items()
+        }
+        Bundle.build(config, codebook, weights, {}, {}).save(path)
     return config, codebook, interest
 
 

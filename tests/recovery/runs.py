@@ -23,7 +23,7 @@ def halted_at(worker: WorkerProcess, step: str, passage: int = 1) -> None:
 
 
 def check_disk(worker: WorkerProcess) -> None:
-    """End the worker, the only one of its group: its disk holds exactly the changelog's rows, and nobody is unpublished.
+    """End the worker, the only one of its group: its disk holds exactly the changelog's rows, nobody is unpublished.
 
     Some may be dirty all the same: a recovery marks whoever may have been unpublished.
     """

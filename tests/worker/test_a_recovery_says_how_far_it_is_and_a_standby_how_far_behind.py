@@ -3,7 +3,6 @@ import shutil
 
 import pytest
 
-from stream.failpoints import VARIABLE
 from stream.settings import Encode, Kafka, Settings
 from tests.brokers import FAST, Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over
@@ -20,13 +19,10 @@ def settings(one_broker: Broker, settings_on: MakeSettingsOn) -> Settings:
     return settings_on(one_broker.brokers, kafka=kafka, partitions=1, encode=Encode(interval_s=86_400))
 
 
-def test_a_recovery_reports_what_is_left_while_it_is_not_ready(
-    settings: Settings, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recovery_reports_what_is_left_while_it_is_not_ready(settings: Settings, make_worker: MakeWorker) -> None:
     traffic = Traffic(settings, seed=31)
     traffic.send(4000)
-    monkeypatch.setenv(VARIABLE, "batch.merged:2=3")
-    worker = make_worker(settings).start()
+    worker = make_worker(settings).start("batch.merged:2=3")
     wait_until(lambda: worker.metric("lurm_fetched_bytes") > 0, explain=worker.output)
     wait_applied(settings, worker)
     wait_until(lambda: worker.metric("lurm_fetched_bytes") == 0, explain=worker.output)
@@ -35,9 +31,7 @@ def test_a_recovery_reports_what_is_left_while_it_is_not_ready(
     shutil.rmtree(settings.state.dir)
     n_rows = len(Changelog(settings).records)
 
-    monkeypatch.setenv(VARIABLE, "recovery.replayed:2=3")
-    worker.start()
-    monkeypatch.delenv(VARIABLE)
+    worker.start("recovery.replayed:2=3")
     wait_until(lambda: worker.metric("lurm_recovery_remaining_rows") > 0, explain=worker.output)
     assert worker.get("/readyz")[0] == 503
     assert 0 < worker.metric("lurm_recovery_remaining_rows") <= 2 * n_rows
@@ -52,17 +46,13 @@ def test_a_recovery_reports_what_is_left_while_it_is_not_ready(
     check_exact(settings, traffic.sent)
 
 
-def test_a_standbys_lag_follows_what_the_owner_writes(
-    settings: Settings, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_standbys_lag_follows_what_the_owner_writes(settings: Settings, make_worker: MakeWorker) -> None:
     settings = settings.model_copy(update={"state": settings.state.model_copy(update={"standbys": 1})})
     traffic = Traffic(settings, seed=32)
     traffic.send(500)
     owner, standby = make_worker(settings), make_worker(second(settings))
     owner.ready()
-    monkeypatch.setenv(VARIABLE, "recovery.replayed:8=3")
-    standby.start()
-    monkeypatch.delenv(VARIABLE)
+    standby.start("recovery.replayed:8=3")
     wait_until(lambda: standby.metric("lurm_partitions", role="standby") == 1, explain=standby.output)
     handed_over({owner: 1})
     with traffic.flowing(2000):
