@@ -5,6 +5,8 @@ VENV := .venv
 TOOLS := build/deploy-tools
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests wait more than they compute, so this many files run side by side, each process with brokers of its own.
+JOBS ?= 3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -26,7 +28,7 @@ demo: $(READY) ## real purchases become embeddings in a Kafka topic (under 6 min
 	$(BIN)/lurm demo
 
 test: $(READY) ## run all tests; also on real Kafka when KAFKA_HOME is set
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(PYTEST_ARGS)
 
 lint: $(READY) ## style, types, layers
 	$(BIN)/ruff check .
