@@ -49,9 +49,7 @@ def differences(settings: Settings, sent: Sent, progress: Progress | None = None
     state = newest_state(settings, progress=progress)
     bundle = Bundle.load(_bundle(settings))
     yield from wrong_bags(state, bundle, sent.reference.bags(bundle.scales))
-    expected = Ledger(sent.n_events + sent.n_poison, sent.n_events, 0, sent.n_poison)
-    if state.ledger != expected:
-        yield f"the ledger is not what was sent: found={state.ledger} expected={expected}"
+    yield from wrong_ledger(state.ledger, sent)
     for number, record in state.records.items():
         if record.faults():
             yield f"the ledger of a partition is wrong: partition={number} faults={record.faults()} {record.ledger}"
@@ -60,6 +58,13 @@ def differences(settings: Settings, sent: Sent, progress: Progress | None = None
         yield f"the dead letters are not the poison sent: found={n_letters} sent={sent.n_poison}"
     yield from wrong_embeddings(settings, state)
     yield from backward_embeddings(settings)
+
+
+def wrong_ledger(found: Ledger, sent: Sent) -> Iterator[str]:
+    """A ledger that is not what was sent; an erased event was applied before its erasure, or skipped after it."""
+    expected = Ledger(sent.n_events + sent.n_poison, sent.n_events - found.skipped, found.skipped, sent.n_poison)
+    if found != expected or found.skipped > sent.n_erased:
+        yield f"the ledger is not what was sent: found={found} expected={expected} erased={sent.n_erased}"
 
 
 def backward_steps(settings: Settings, progress: Progress | None = None) -> Iterator[str]:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from stream.embedded_broker import ApacheKafka, EmbeddedBroker
 from stream.failpoints import STEPS
+from stream.settings import Settings
 from stream.soak.crew import Crew, Member
+from stream.soak.erasures import ask
 from stream.soak.traffic import Traffic
 
 _BURST_EVENTS = 5_000
@@ -19,15 +21,16 @@ _PAUSE_S = (1.0, 5.0)
 _JOIN_S = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scene:
     """What faults can reach. The first two members are the ones that always come back."""
 
+    settings: Settings
     broker: EmbeddedBroker | ApacheKafka
     crew: Crew
     traffic: Traffic
-    session_timeout_s: float
     pick: random.Random
+    n_erasures: int = 0
 
     @property
     def victim(self) -> Member:
@@ -60,7 +63,8 @@ def zombie(scene: Scene) -> None:
     """A worker is silent for longer than its session, and then goes on as if nothing had been."""
     process = scene.victim.process
     process.signal(signal.SIGSTOP)
-    scene.wait(1.2 * scene.session_timeout_s, 2 * scene.session_timeout_s)
+    session_s = scene.settings.kafka.session_timeout_s
+    scene.wait(1.2 * session_s, 2 * session_s)
     process.signal(signal.SIGCONT)
 
 
@@ -120,6 +124,11 @@ def burst(scene: Scene) -> None:
     scene.traffic.burst(_BURST_EVENTS)
 
 
+def erase_user(scene: Scene) -> None:
+    """Somebody is to be forgotten; the workers find out on their own."""
+    scene.n_erasures += ask(scene.settings, scene.pick)
+
+
 Fault = Callable[[Scene], None]
 _ANYWHERE: tuple[Fault, ...] = (
     kill_worker,
@@ -128,6 +137,7 @@ _ANYWHERE: tuple[Fault, ...] = (
     lose_disk,
     fail_between_two_effects,
     burst,
+    erase_user,
 )
 # The embedded broker loses what it holds when it is killed, after an outage its groups may stay stuck for minutes, and
 # it waits for ever for a silent member, or for one with a static id that left.

@@ -18,6 +18,7 @@ from stream.settings import App, Encode, Kafka, Metrics, Model, Settings, State,
 from stream.soak.bundle import tiny_bundle
 from stream.soak.check import differences, is_applied, unseen
 from stream.soak.crew import Crew, Member
+from stream.soak.erasures import erasures
 from stream.soak.faults import Scene, inject
 from stream.soak.readers import Readers
 from stream.soak.traffic import Sent, Traffic, sent_events
@@ -75,15 +76,16 @@ class Soak:
             crew = stack.enter_context(Crew(members, lambda: self._look(crew, traffic, started_s)))
             readers = stack.enter_context(Readers(settings))
             pick = random.Random(self.plan.seed)  # noqa: S311 - a seed makes it repeatable
-            scene = Scene(broker, crew, traffic, settings.kafka.session_timeout_s, pick)
+            scene = Scene(settings, broker, crew, traffic, pick)
             faults = self._suffer(scene)
             self._drain(settings, crew)
-            sent = sent_events(settings)
+            sent = sent_events(settings, erasures(settings).ends)
             found = self._check(settings, sent, readers)
             if sent.n_events + sent.n_poison < traffic.n_acknowledged:
                 found.append(f"the broker lost events: acknowledged={traffic.n_acknowledged} found={sent.n_events}")
             found += [*crew.unexpected, *readers.failures]
             return self._summary(crew.samples(), sent, faults, found) | {
+                "erasures": scene.n_erasures,
                 "embeddings_read": readers.n_read,
                 "worker_starts": crew.n_starts,
                 "worker_exits": {str(code): n for code, n in sorted(crew.exits.items())},
@@ -107,7 +109,7 @@ class Soak:
     def _drain(self, settings: Settings, crew: Crew) -> None:
         self.status.phase = "draining"
         deadline = time.monotonic() + _DRAIN_S
-        while not (is_applied(settings) and self._is_clean(crew)):
+        while not (is_applied(settings) and not erasures(settings).n_unanswered and self._is_clean(crew)):
             if time.monotonic() > deadline:
                 raise LurmError(f"the workers did not catch up within {_DRAIN_S:.0f} s; logs={self.folder}")
             time.sleep(_POLL_S)
@@ -144,6 +146,7 @@ class Soak:
             "minutes": self.plan.seconds / 60,
             "events_sent": sent.n_events,
             "poison_sent": sent.n_poison,
+            "events_erased": sent.n_erased,
             "users": sent.reference.n_users,
             "faults": dict(faults),
             "freshness_p50_s": round(quantile(samples, "lurm_freshness_seconds", 0.5), 2),

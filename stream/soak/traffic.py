@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from kafka import KafkaProducer
@@ -30,7 +31,8 @@ _LATE_SHARE, _POISON_SHARE, _UNKNOWN_SHARE = 0.1, 0.01, 0.02
 _TICK_S = 0.1
 # Far beyond any outage that a soak makes.
 _DELIVERY_MS = 600_000
-_KEY = b"user-1"
+POISONED_USER: Final = "user-1"
+_KEY: Final = POISONED_USER.encode()
 _POISON: Final[tuple[tuple[bytes | None, bytes | None], ...]] = (
     (_KEY, b"{"),
     (_KEY, b"\xff\x00"),
@@ -55,23 +57,27 @@ class _Record(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What the events topic holds, counted by the plain reference."""
+    """What the events topic holds, counted by the plain reference; ``n_erased`` of the events count no longer."""
 
     n_events: int
     n_poison: int
+    n_erased: int
     reference: Reference
 
 
-def sent_events(settings: Settings) -> Sent:
-    """Read the events topic."""
-    reference, n_events, n_poison = Reference(), 0, 0
+def sent_events(settings: Settings, ends: Mapping[tuple[int, bytes], int] = MappingProxyType({})) -> Sent:
+    """Read the events topic; of a partition and user only what is not below their offset in ``ends`` still counts."""
+    reference, n_events, n_poison, n_erased = Reference(), 0, 0, 0
     for record in chain.from_iterable(read_topic(settings, settings.topics.events)):
         if _POISON_HEADER in record.headers:
             n_poison += 1
         else:
             n_events += 1
-            reference.add(_plain(json.loads(record.value)))
-    return Sent(n_events, n_poison, reference)
+            if record.offset < ends.get((record.partition, record.key), 0):
+                n_erased += 1
+            else:
+                reference.add(_plain(json.loads(record.value)))
+    return Sent(n_events, n_poison, n_erased, reference)
 
 
 def _plain(event: Mapping[str, Any]) -> PlainEvent:

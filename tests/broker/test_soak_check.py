@@ -42,7 +42,7 @@ def writer(session_brokers: dict[str, Broker], bundle: Bundle, tmp_path: Path) -
 
 
 def found(writer: StateWriter, n_poison: int = 0) -> list[str]:
-    sent = Sent(len(EVENTS), n_poison, Reference(EVENTS))
+    sent = Sent(len(EVENTS), n_poison, 0, Reference(EVENTS))
     return list(differences(writer.settings, sent))
 
 
