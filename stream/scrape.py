@@ -20,9 +20,16 @@ def scrape(port: int, host: str = "127.0.0.1") -> Samples:
         return {}
 
 
-def fetch(url: str) -> Samples:
-    """All samples of a page. **Raises** `OSError` without an answer, `ValueError` when it is no page of metrics."""
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - whoever gives the URL checks it
+def fetch(url: str, token: str = "") -> Samples:
+    """All samples of a page, shown the token if there is one.
+
+    **Raises** `OSError` without an answer, `ValueError` when it is no page of metrics.
+    """
+    request = urllib.request.Request(url)  # noqa: S310 - whoever gives the URL checks it
+    if token:
+        # Not sent on to where a page is redirected.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
         text = answer.read().decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value

@@ -52,7 +52,8 @@ def console(
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     urls, items, held = worker_urls(workers, settings.metrics), top_items(settings), Held(memory_mb << 20)
     quick = settings.model_copy(update={"kafka": impatient(settings.kafka)})
-    broker_watch, worker_watch = BrokerWatch(quick, held, interval_s), WorkerWatch(urls, interval_s)
+    broker_watch = BrokerWatch(quick, held, interval_s)
+    worker_watch = WorkerWatch(urls, interval_s, settings.metrics.token.get_secret_value())
 
     def look() -> dict[str, Any]:
         about = {"app": settings.app.id, "brokers": settings.kafka.brokers, "held": held.summary(_N_RECENT)}

@@ -32,12 +32,13 @@ def worker_urls(given: Sequence[str], metrics: Metrics) -> list[str]:
 
 
 class WorkerWatch:
-    """Looks at every worker each ``interval_s`` until closed."""
+    """Looks at every worker each ``interval_s`` until closed, with the token that their metrics want."""
 
-    def __init__(self, urls: Sequence[str], interval_s: float) -> None:
+    def __init__(self, urls: Sequence[str], interval_s: float, token: str = "") -> None:
         self.view: list[dict[str, Any]] = [{"url": url, "error": "not asked yet"} for url in urls]
         self._windows = {url: FreshnessWindow() for url in urls}
         self._interval_s = interval_s
+        self._token = token
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lurm-console-workers", daemon=True)
         self._thread.start()
@@ -55,7 +56,7 @@ class WorkerWatch:
 
     def _report(self, url: str) -> dict[str, Any]:
         try:
-            samples = fetch(f"{url}/metrics")
+            samples = fetch(f"{url}/metrics", self._token)
             recent = self._windows[url].add(samples, time.monotonic())
             return worker_report(url, samples, recent, time.time())
         except (OSError, HTTPException, ValueError) as error:

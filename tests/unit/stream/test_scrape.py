@@ -1,12 +1,15 @@
 """Quantiles and sums of scraped samples, from a real registry over real HTTP."""
 
 import math
+from urllib.error import HTTPError
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from stream.console.workers import WorkerWatch
 from stream.health import HealthServer
-from stream.scrape import is_ready, quantile, scrape, value
+from stream.scrape import fetch, is_ready, quantile, scrape, value
+from tests.workers import wait_until
 
 
 def test_what_was_observed_is_what_is_scraped() -> None:
@@ -33,3 +36,21 @@ def test_what_was_observed_is_what_is_scraped() -> None:
 
 def test_an_empty_histogram_has_no_quantile() -> None:
     assert math.isnan(quantile({}, "waited_seconds", 0.5))
+
+
+def test_metrics_that_want_a_token_are_read_with_it_alone() -> None:
+    registry = CollectorRegistry()
+    Counter("events", "x", registry=registry).inc()
+    server = HealthServer(("127.0.0.1", 0), registry, lambda: True, lambda: True, token="let-me-in")
+    url = f"http://127.0.0.1:{server.port}"
+    right, wrong = WorkerWatch([url], 0.05, "let-me-in"), WorkerWatch([url], 0.05)
+    try:
+        assert value(fetch(f"{url}/metrics", "let-me-in"), "events_total") == 1
+        with pytest.raises(HTTPError, match="401"):
+            fetch(f"{url}/metrics", "guess")
+        wait_until(lambda: right.view[0]["error"] is None)
+        wait_until(lambda: "Unauthorized" in (wrong.view[0]["error"] or ""))
+    finally:
+        right.close()
+        wrong.close()
+        server.close()
