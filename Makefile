@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 TOOLS := build/deploy-tools
+PEERS := build/bench-peers
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests wait more than they compute, so this many files run side by side, each process with brokers of its own.
@@ -10,7 +11,7 @@ JOBS ?= 3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generate bench deploy-tools lock clean
+.PHONY: help setup demo test lint format generate bench bench-peers deploy-tools lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +46,15 @@ generate: $(READY) ## write again what is made from code: deploy/METRICS.md, the
 	$(BIN)/python deploy/grafana/dashboard.py > deploy/grafana/lurm.json
 	cp deploy/prometheus/lurm.rules.yaml deploy/helm/lurm-stream/files/
 
-bench: $(READY) ## measure this machine; needs KAFKA_HOME for the peers on real Kafka
+bench: $(READY) $(PEERS)/.ready ## measure this machine beside its peers; set KAFKA_HOME for those on real Kafka
 	$(BIN)/python -m tests.bench
+
+bench-peers: $(PEERS)/.ready ## the peers in Python, in an environment of their own
+
+$(PEERS)/.ready: tests/bench/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 deploy-tools: $(TOOLS)/bin/helm ## helm, hadolint and validators, which the tests of deploy/ use
 

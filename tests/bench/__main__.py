@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tests.bench import ablation, disk, encode, ingest, restore
+from tests.bench import ablation, disk, encode, freshness, ingest, restore
 from tests.bench.machine import describe
 from tests.brokers import kafka_home
 
@@ -11,6 +11,8 @@ from tests.brokers import kafka_home
 BENCHMARKS = {
     "encode": (encode.run, False),
     "ingest": (ingest.run, True),
+    "peers": (ingest.run_peers, True),
+    "freshness": (freshness.run, True),
     "restore": (restore.run, False),
     "recovery": (restore.run_worker, True),
     "snapshot": (restore.run_snapshot, False),

@@ -32,7 +32,7 @@ from stream.embedded_broker import ApacheKafka
 from stream.settings import Settings
 from stream.topics import create_missing
 from stream.transactions import Outgoing, TransactionalProducer
-from tests.bench import ingest
+from tests.bench.worker import bundle, settings_of
 from tests.brokers import environment_of, kafka_home
 
 _RECOVERED = re.compile(r"recovered: .* replayed_rows=(\d+) recovery_s=([\d.]+)")
@@ -169,9 +169,9 @@ def run_worker(n: int, rounds: int) -> None:
     assert home is not None
     with tempfile.TemporaryDirectory() as name, ApacheKafka(home, Path(name) / "kafka") as broker:
         folder = Path(name)
-        made = ingest.bundle()
+        made = bundle()
         made.save(folder / "bundle")
-        settings = ingest.settings_of(broker.brokers, folder, "bench-events", 86_400)
+        settings = settings_of(broker.brokers, folder, "bench-events", 86_400)
         worker = settings.worker.model_copy(update={"log_level": "INFO"})
         settings = settings.model_copy(update={"worker": worker})
         create_missing(settings)

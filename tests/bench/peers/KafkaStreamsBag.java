@@ -21,7 +21,7 @@ import org.apache.kafka.streams.state.Stores;
 
 /**
  * The peer: day bags per user in Kafka Streams, exactly_once_v2, one thread, RocksDB with changelog and record cache.
- * usage: java -Xmx2g -cp "$KAFKA_HOME/libs/*" KafkaStreamsBag.java BOOTSTRAP TOPIC EVENTS
+ * usage: java -Xmx2g -cp "$KAFKA_HOME/libs/*" KafkaStreamsBag.java BOOTSTRAP TOPIC EVENTS APPLICATION
  */
 public class KafkaStreamsBag {
   private static final JsonFactory JSON = new JsonFactory();
@@ -102,7 +102,7 @@ public class KafkaStreamsBag {
   public static void main(String[] arguments) throws Exception {
     long n = Long.parseLong(arguments[2]);
     Properties config = new Properties();
-    config.put("application.id", "kafka-streams-" + System.currentTimeMillis());
+    config.put("application.id", arguments[3]);
     config.put("bootstrap.servers", arguments[0]);
     config.put("state.dir", Files.createTempDirectory("kafka-streams").toString());
     config.put("num.stream.threads", "1");
