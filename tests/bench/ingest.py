@@ -129,7 +129,9 @@ def run(n: int, rounds: int) -> None:
             print(
                 f"changelog bytes per event: {ingest[-1].changelog_bytes_per_event:.0f}, Kafka Streams {peer_bytes:.0f}"
             )
-            print(f"us per event, partitions overlapping: {stages}")
+            cpu_us = {how: runs[-1].cpu_us_per_event for how, runs in (("ingest", ingest), ("encoding too", encoding))}
+            spent = ", ".join(f"{how} {us:.2f}" for how, us in cpu_us.items())
+            print(f"us per event by the clock, partitions overlapping: {stages}; processor time of the worker: {spent}")
             _report_memory(bench.settings(workload), [*ingest, *encoding])
 
 

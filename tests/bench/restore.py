@@ -5,7 +5,6 @@ The plain side does the same with one Python loop: decode each record's header, 
 
 import asyncio
 import gc
-import os
 import re
 import shutil
 import struct
@@ -32,7 +31,7 @@ from stream.embedded_broker import ApacheKafka
 from stream.settings import Settings
 from stream.topics import create_missing
 from stream.transactions import Outgoing, TransactionalProducer
-from tests.bench.worker import bundle, settings_of
+from tests.bench.worker import bundle, cpu_s, settings_of
 from tests.brokers import environment_of, kafka_home
 
 _RECOVERED = re.compile(r"recovered: .* replayed_rows=(\d+) recovery_s=([\d.]+)")
@@ -150,17 +149,12 @@ def recovery_rate(settings: Settings) -> tuple[float, float]:
             for line in worker.stderr:
                 said.append(line)
                 if "assigned:" in line:
-                    before_s = _cpu_s(worker.pid)
+                    before_s = cpu_s(worker.pid)
                 if found := _RECOVERED.search(line):
-                    return int(found[1]) / float(found[2]), int(found[1]) / (_cpu_s(worker.pid) - before_s)
+                    return int(found[1]) / float(found[2]), int(found[1]) / (cpu_s(worker.pid) - before_s)
         finally:
             worker.terminate()
     raise RuntimeError(f"the worker ended before it recovered: {''.join(said)}")
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_worker(n: int, rounds: int) -> None:

@@ -1,5 +1,6 @@
 """One worker process under measurement: its bundle, its settings, and what it did, by its metrics and its changelog."""
 
+import os
 import subprocess
 import sys
 import time
@@ -82,6 +83,7 @@ class WorkerRun(NamedTuple):
     """What one worker did; memory before the first event and at its highest, time of the event loop by stage."""
 
     events_per_s: float
+    cpu_us_per_event: float
     changelog_bytes_per_event: float
     base_bytes: int
     peak_bytes: int
@@ -92,23 +94,30 @@ def run_worker(settings: Settings, n: int) -> WorkerRun:
     """One worker over all events; its rate by the partition records in its changelog: their times and ledgers."""
     create_missing(settings)
     with running(settings) as worker:
-        base_bytes = _memory_bytes(worker.pid, "VmRSS")
+        base_bytes, before_s = _memory_bytes(worker.pid, "VmRSS"), cpu_s(worker.pid)
         deadline = time.monotonic() + DEADLINE_S
         while value(scrape(settings.metrics.port), "lurm_events_total", outcome="received") < n:
             _refuse_ended(worker, deadline)
             time.sleep(0.2)
-        samples = scrape(settings.metrics.port)
+        samples, spent_cpu_s = scrape(settings.metrics.port), cpu_s(worker.pid) - before_s
         peak_bytes = _memory_bytes(worker.pid, "VmHWM")
     spent_s = {stage: value(samples, "lurm_stage_seconds_sum", stage=stage) for stage in _STAGES}
     spent_s["transaction"] = value(samples, "lurm_changelog_seconds_sum")
     records = read_records(settings, settings.changelog_topic, range(settings.topics.partitions))
     stages = {stage: 1e6 * seconds / n for stage, seconds in spent_s.items()}
-    return WorkerRun(_rate(records, n), record_bytes(records) / n, base_bytes, peak_bytes, stages)
+    cpu_us = 1e6 * spent_cpu_s / n
+    return WorkerRun(_rate(records, n), cpu_us, record_bytes(records) / n, base_bytes, peak_bytes, stages)
 
 
 def record_bytes(records: Sequence[ConsumerRecord]) -> int:
     """Keys and values."""
     return sum(len(record.key or b"") + len(record.value or b"") for record in records)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time a process has taken, in all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory_bytes(pid: int, field: str) -> int:
