@@ -23,6 +23,8 @@ from stream.failpoints import VARIABLE
 from stream.settings import ENV_PREFIX, Settings
 
 DEADLINE_S = 60.0
+# What a supervisor gives a worker between SIGTERM and SIGKILL, as documented.
+GRACE_S = 30.0
 WORKER = (sys.executable, "-m", "stream.cli", "worker")
 _PORT = re.compile(r"serving metrics: .*:(\d+)$", re.MULTILINE)
 _POLL_S = 0.1
@@ -100,9 +102,9 @@ class ChildProcess:
         self.wait()
 
     def terminate(self) -> int:
-        """SIGTERM; the exit code."""
+        """SIGTERM; the exit code, within the grace. **Raises** `LurmError`."""
         self.signal(signal.SIGTERM)
-        return self.wait()
+        return self.wait(GRACE_S)
 
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
         """The exit code, once it ended. **Raises** `LurmError`."""

@@ -4,19 +4,17 @@
 """
 
 import ipaddress
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
-from socketserver import ThreadingMixIn
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import msgspec
 
 from state.errors import StateError
-from stream.errors import ConfigInvalid, LurmError
+from stream.errors import LurmError
+from stream.web import WebServer
 
 _HEADERS: Final = [
     ("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -51,19 +49,7 @@ class Api(NamedTuple):
     user: Callable[[str], Mapping[str, Any] | None]
 
 
-class _Handler(WSGIRequestHandler):
-    timeout = 10
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-        """A page that asks every two seconds is not worth the lines."""
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-    block_on_close = False
-
-
-class ConsoleServer:
+class ConsoleServer(WebServer):
     """Serves until closed."""
 
     def __init__(self, address: tuple[str, int], api: Api) -> None:
@@ -72,25 +58,7 @@ class ConsoleServer:
         folder = files("stream.console") / "page"
         self._page = {path: Answer(HTTPStatus.OK, kind, (folder / name).read_bytes())
                       for path, (name, kind) in _PAGE.items()}  # fmt: skip
-        try:
-            self._server = make_server(*address, self._respond, _Server, _Handler)
-        except OSError as error:
-            raise ConfigInvalid(
-                f"cannot serve the console: {error.strerror} address={address[0]}:{address[1]}; choose another --port"
-            ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="lurm-console", daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """The port that is served, also when any free one was asked for."""
-        return self._server.server_port
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(address, self._respond, "the console", "choose another --port")
 
     def _respond(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         answer = self._answer(environ)

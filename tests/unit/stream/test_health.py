@@ -1,3 +1,5 @@
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -75,6 +77,20 @@ def test_a_worker_whose_watchdog_is_gone_is_not_alive() -> None:
     watchdog.join(30)
     assert get(server, "/livez")[0] == 503
     server.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\nHost: "])
+def test_a_visitor_who_says_nothing_keeps_neither_the_others_nor_the_end_waiting(
+    said: bytes, server: HealthServer
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as silent:
+        silent.sendall(said)
+        assert get(server, "/livez") == (200, "ok\n")
+        assert get(server, "/metrics")[0] == 200
+        closing = threading.Thread(target=server.close, daemon=True)
+        closing.start()
+        closing.join(30)
+        assert not closing.is_alive()
 
 
 def test_another_page_is_not_found(server: HealthServer) -> None:
