@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from importlib.metadata import version
 from typing import Any, Final
 
 import faust
@@ -31,7 +30,7 @@ from stream.events import EventDecoder, Limits
 from stream.exits import ExitLog
 from stream.fatal import EXIT_FATAL, die
 from stream.health import HealthServer
-from stream.metrics import WorkerMetrics
+from stream.metrics import WorkerMetrics, tell_build
 from stream.observe import LogCounter, Observer
 from stream.ownership import Ownership
 from stream.partition import Names, Pipeline
@@ -141,11 +140,9 @@ class Worker:
         app.task(self._erase)
 
     def _describe(self, bundle: Bundle, device: str) -> None:
-        space_id = bundle.codebook.interest_space_id
-        self.metrics.model.info(
-            {"model_id": bundle.model_id, "space_id": bundle.space_id, "interest_space_id": space_id, "device": device}
-        )
-        self.metrics.build.info({"version": version("lurm-stream"), "app": self.settings.app.id, "role": "worker"})
+        interest_space_id = bundle.codebook.interest_space_id
+        self.metrics.model.labels(bundle.model_id, bundle.space_id, interest_space_id, device).set(1)
+        tell_build(self.metrics.build, self.settings.app.id, "worker")
 
     async def _consume(self, stream: Any) -> None:
         limit = _BATCHES_PER_PARTITION * self.settings.topics.partitions

@@ -7,15 +7,15 @@ not applied yet.
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from importlib.metadata import version
 from typing import NamedTuple, Self
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import RetriableError
-from prometheus_client import CollectorRegistry, Gauge, Info
+from prometheus_client import CollectorRegistry, Gauge
 
 from stream.connection import admin, broker_errors, consumer_arguments
 from stream.errors import BrokerUnavailable, ConfigInvalid
+from stream.metrics import build_info, tell_build
 from stream.settings import Settings
 
 _POLL_MS = 100
@@ -140,10 +140,7 @@ class LagMetrics:
             "1 when the broker answered the last look. 0: LurmExporterBlind.",
             registry=registry,
         )
-        self.build = Info(
-            "lurm_build", "Version, and application of this process. As for a worker's.", registry=registry
-        )
-        self.build.info({"version": version("lurm-stream"), "app": app_id, "role": "exporter"})
+        tell_build(build_info(registry), app_id, "exporter")
         self._app_id = app_id
 
     def show(self, partitions: list[PartitionLag]) -> None:

@@ -4,12 +4,14 @@ The help of a metric is its documentation: one sentence that says what it is, th
 prints the table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
+from itertools import product
 from time import perf_counter
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 from state.record import Ledger
 from stream.events import Reason
@@ -17,15 +19,48 @@ from stream.exits import ENDINGS
 
 OUTCOMES: Final = ("received", "applied", "skipped", "rejected")
 CACHE_OUTCOMES: Final = ("hit", "stale", "miss")
+LOG_SOURCES: Final = ("aiokafka", "faust", "lurm", "other")
+LOG_LEVELS: Final = ("warning", "error")
+# What stands in the labels of closed sets, by metric.
+LABEL_VALUES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
+    "lurm_events": {"outcome": OUTCOMES},
+    "lurm_rejections": {"reason": tuple(Reason)},
+    "lurm_stage_seconds": {"stage": ("decode", "merge", "store")},
+    "lurm_ledger_events": {"outcome": OUTCOMES},
+    "lurm_partitions": {"role": ("active", "standby")},
+    "lurm_encode_cache": {"outcome": CACHE_OUTCOMES},
+    "lurm_rocksdb_memory_bytes": {"kind": ("cache", "memtables")},
+    "lurm_disk_bytes": {"kind": ("free", "total")},
+    "lurm_exits": {"how": ENDINGS},
+    "lurm_log_messages": {"source": LOG_SOURCES, "level": LOG_LEVELS},
+    "lurm_build_info": {"role": ("worker", "exporter")},
+}
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 _SIZES = (1.0, 10.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0)
+
+
+def build_info(registry: CollectorRegistry) -> Gauge:
+    """What every process of ours says of itself; set by `tell_build`."""
+    return Gauge(
+        "lurm_build_info",
+        "Version, application and role of this process. More than one version: finish the rollout.",
+        ["version", "app", "role"],
+        registry=registry,
+    )
+
+
+def tell_build(info: Gauge, app_id: str, role: str) -> None:
+    """Say which application and role this process has."""
+    info.labels(version("lurm-stream"), app_id, role).set(1)
 
 
 class WorkerMetrics:
     """The worker's metrics; every label value exists from the start: an absent series is an absent worker."""
 
     def __init__(self) -> None:
+        # When a counter was made is known: lurm_process_start_time_seconds.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._add_events()
         self._add_partitions()
@@ -256,13 +291,11 @@ class WorkerMetrics:
 
     def _add_process(self) -> None:
         registry = self.registry
-        self.build = Info(
-            "lurm_build", "Version, and application of this process. More than one version: finish the rollout.",
-            registry=registry,
-        )  # fmt: skip
-        self.model = Info(
-            "lurm_model",
+        self.build = build_info(registry)
+        self.model = Gauge(
+            "lurm_model_info",
             "Model, spaces and device in use. More than one model: finish the rollout (LurmMixedModels).",
+            ["model_id", "space_id", "interest_space_id", "device"],
             registry=registry,
         )
         self.exits = Counter(
@@ -281,14 +314,10 @@ class WorkerMetrics:
         ProcessCollector(namespace="lurm", registry=registry)
 
     def _touch_labels(self) -> None:
-        for outcome in OUTCOMES:
-            self.events.labels(outcome)
-        for outcome in CACHE_OUTCOMES:
-            self.encode_cache.labels(outcome)
-        for reason in Reason:
-            self.rejections.labels(reason.value)
-        for how in ENDINGS:
-            self.exits.labels(how)
+        for counter in (self.events, self.encode_cache, self.rejections, self.exits, self.log_messages):
+            for family in counter.describe():
+                for values in product(*LABEL_VALUES[family.name].values()):
+                    counter.labels(*values)
 
     def count(self, ledger: Ledger) -> None:
         """Add what one batch did to the conservation ledger."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
-from stream.metrics import OUTCOMES, WorkerMetrics
+from stream.metrics import LOG_LEVELS, LOG_SOURCES, OUTCOMES, WorkerMetrics
 from stream.ownership import Ownership
 
 logger = logging.getLogger("lurm")
@@ -133,18 +133,16 @@ class Observer:
 class LogCounter(logging.Handler):
     """Counts warnings and errors by the library that logs them: what clients retry is seen nowhere else."""
 
-    _SOURCES: Final = ("aiokafka", "faust", "lurm")
-
     def __init__(self, metrics: WorkerMetrics) -> None:
         super().__init__(logging.WARNING)
         self._messages = {
             (source, level): metrics.log_messages.labels(source, level)
-            for source in (*self._SOURCES, "other")
-            for level in ("warning", "error")
+            for source in LOG_SOURCES
+            for level in LOG_LEVELS
         }
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count one record."""
         library = record.name.partition(".")[0]
-        source = library if library in self._SOURCES else "other"
+        source = library if library in LOG_SOURCES else "other"
         self._messages[source, "error" if record.levelno >= logging.ERROR else "warning"].inc()

@@ -1,6 +1,6 @@
 """`lurm metrics`: every metric there is; also the generator of the reference page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import click
@@ -13,7 +13,6 @@ Examples:
   lurm metrics > METRICS.md
 """
 _UNITS: Final = ("seconds", "bytes", "events", "rows", "users", "embeddings", "partitions", "messages", "items", "fds")
-_TYPE_SUFFIXES: Final = {"counter": "_total", "info": "_info"}
 # prometheus_client describes these itself, and does not say what to do.
 _PROCESS: Final = {
     "lurm_process_virtual_memory_bytes": "Nothing: RocksDB and torch map much more than they use.",
@@ -62,12 +61,20 @@ def page() -> str:
 def entries(registry: CollectorRegistry) -> Iterator[Entry]:
     """Every metric of a registry, in the order it was made."""
     for family in registry.collect():
-        name = family.name + _TYPE_SUFFIXES.get(family.type, "")
+        name = family.name + ("_total" if family.type == "counter" else "")
         meaning, _, action = family.documentation.partition(". ")
         # A family without series does not tell its labels; the collector does.
         labels = getattr(registry._names_to_collectors.get(family.name), "_labelnames", ())  # noqa: SLF001
         action = action or _PROCESS.get(name, "")
-        yield Entry(name, family.type, ", ".join(labels), _unit(family), meaning.rstrip(".") + ".", action)
+        yield Entry(name, family.type, _labels(family.name, labels), _unit(family), meaning.rstrip(".") + ".", action)
+
+
+def _labels(family: str, names: Sequence[str]) -> str:
+    """The labels, each with its values where they are a closed set."""
+    from stream.metrics import LABEL_VALUES  # noqa: PLC0415 - `lurm --help` needs no metrics
+
+    known = LABEL_VALUES.get(family, {})
+    return ", ".join(f"{name} ({', '.join(known[name])})" if name in known else name for name in names)
 
 
 def _unit(family: Metric) -> str:

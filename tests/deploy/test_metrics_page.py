@@ -25,8 +25,10 @@ def test_every_metric_is_named_after_its_unit_and_says_what_to_do() -> None:
         assert len({entry.name for entry in found}) == len(found)
 
 
-def test_labels_are_listed_also_of_metrics_without_series() -> None:
+def test_labels_are_listed_with_their_values_also_of_metrics_without_series() -> None:
     labels = {entry.name: entry.labels for entry in entries(WorkerMetrics().registry)}
     assert labels["lurm_consumer_lag_events"] == "partition"
-    assert labels["lurm_log_messages_total"] == "source, level"
+    assert labels["lurm_log_messages_total"] == "source (aiokafka, faust, lurm, other), level (warning, error)"
+    assert labels["lurm_build_info"] == "version, app, role (worker, exporter)"
+    assert labels["lurm_model_info"] == "model_id, space_id, interest_space_id, device"
     assert labels["lurm_ready"] == ""
