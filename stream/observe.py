@@ -38,7 +38,10 @@ class Observer:
         if not self._ownership.recovered:
             return  # what was seen last holds until the rebalance is over
         for number, partition in self._ownership.partitions.items():
-            lag = max(0, self._readable_end(source, number) - partition.next_offset)
+            end = self._readable_end(source, number)
+            if end is None:
+                continue  # a lag of 0 would be a claim
+            lag = max(0, end - partition.next_offset)
             self.behind = self.behind or lag > 0
             self._metrics.lag.labels(str(number)).set(lag)
             behind_s = now_s - partition.newest_applied_ms / 1000 if lag and partition.newest_applied_ms else 0.0
@@ -53,14 +56,15 @@ class Observer:
                 self._metrics.ledger.labels(str(number), outcome).set(getattr(partition.record.ledger, outcome))
         self._metrics.ledger_broken.set(sum(bool(partition.record.faults()) for partition in held.values()))
 
-    def _readable_end(self, topic: str, number: int) -> int:
-        """The last stable offset: beyond it stand only records of open transactions."""
+    def _readable_end(self, topic: str, number: int) -> int | None:
+        """The last stable offset: beyond it stand only records of open transactions. None until a fetch told it."""
         thread = self._app.consumer._thread  # noqa: SLF001 - Faust's consumer does not pass it on
         consumer = thread._consumer if thread is not None else None  # noqa: SLF001
         tp = TopicPartition(topic, number)
         if consumer is None or tp not in consumer.assignment():
-            return 0
-        return consumer.last_stable_offset(tp) or consumer.highwater(tp) or 0
+            return None
+        end: int | None = consumer.last_stable_offset(tp) or consumer.highwater(tp)
+        return end
 
     def _observe_recovery(self, now_s: float) -> None:
         metrics, ownership = self._metrics, self._ownership
@@ -91,7 +95,7 @@ class Observer:
         for number, store in self._ownership.stores.items():
             if number not in self._ownership.partitions:
                 at_first = highwaters.get(TopicPartition(changelog, number), -1) + 1
-                end = max(self._readable_end(changelog, number), at_first)
+                end = max(self._readable_end(changelog, number) or 0, at_first)
                 lag += max(0, end - 1 - (-1 if store.changelog_offset is None else store.changelog_offset))
         return lag
 

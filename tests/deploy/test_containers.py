@@ -31,7 +31,7 @@ SECURED = {
         "LURM_METRICS__TOKEN": {"name": "lurm-metrics", "key": "token"},
     },
     "kafkaFilesSecret": "lurm-kafka-ca",
-    "monitoring": {"enabled": True, "labels": {"release": "prometheus"}},
+    "monitoring": {"enabled": True, "labels": {"release": "prometheus"}, "runbookUrl": "https://example.com/runbook"},
 }  # fmt: skip
 CUSTOM = {"ServiceMonitor", "PrometheusRule"}
 
@@ -155,17 +155,18 @@ def test_a_worker_of_the_chart_keeps_its_name_and_disk_and_gets_time_to_drain(
     assert budget["spec"]["selector"] == workers["spec"]["selector"]
 
 
-def test_the_chart_carries_the_rules_as_they_are(manifests: list[dict[str, Any]]) -> None:
+def test_the_chart_carries_the_rules_and_scrapes_a_pod_under_its_name(manifests: list[dict[str, Any]]) -> None:
     source = (DEPLOY / "prometheus" / "lurm.rules.yaml").read_text(encoding="utf-8")
     assert (CHART / "files" / "lurm.rules.yaml").read_text(encoding="utf-8") == source
     for each in manifests:
         if each["kind"] == "PrometheusRule":
-            assert each["spec"] == yaml.safe_load(source)
+            runbook = SECURED["monitoring"]["runbookUrl"]
+            assert each["spec"] == yaml.safe_load(source.replace("deploy/README.md", runbook))
         if each["kind"] == "ServiceMonitor":
-            assert each["spec"]["endpoints"][0]["authorization"]["credentials"] == {
-                "name": "lurm-metrics",
-                "key": "token",
-            }
+            (endpoint,) = each["spec"]["endpoints"]
+            assert endpoint["authorization"]["credentials"] == {"name": "lurm-metrics", "key": "token"}
+            (pod,) = endpoint["relabelings"]
+            assert pod == {"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}
 
 
 @pytest.mark.parametrize(
