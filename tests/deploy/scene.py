@@ -14,23 +14,31 @@ from typing import Any
 
 import yaml
 
+from state.periods import MS_PER_DAY
 from stream.embedded_broker import free_ports
 from stream.settings import Metrics, Settings
 from tests.brokers import Broker, environment_of, producer
-from tests.workers import Traffic, WorkerProcess, tiny_bundle, wait_until, worker_settings
+from tests.workers import FIRST_DAY, Traffic, WorkerProcess, tiny_bundle, wait_until, worker_settings
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = PROMETHEUS / "lurm.rules.yaml"
-# Windows, waits and ages of minutes become seconds; what counts crashes still looks back an hour.
-_SHORTER = ((r"for: \d+[mh]", "for: 1s"), (r"\[\d+m\]", "[5s]"), (r"> (60|120) and", "> 2 and"))
+# Windows, waits and ages of minutes become seconds; what counts crashes still looks back as far as ever.
+_SHORTER = (
+    (r"for: \d+[mh]", "for: 1s"),
+    (r"(?<!start_time_seconds)\[\d+m\]", "[5s]"),
+    (r"> 60 and", "> 2 and"),
+)
+_TOKEN = "let-prometheus-in"
 
 
 class Scene:
     """What runs, and what Prometheus answers."""
 
-    def __init__(self, settings: Settings, worker: WorkerProcess, web: str) -> None:
+    def __init__(self, broker: Broker, settings: Settings, folder: Path, web: str) -> None:
+        self.broker = broker
         self.settings = settings
-        self.worker = worker
+        self.folder = folder
+        self.worker = WorkerProcess(settings, folder / "worker.log")
         self._web = web
 
     def query(self, expr: str) -> list[dict[str, Any]]:
@@ -48,6 +56,23 @@ class Scene:
         """Wait until this alert fires."""
         wait_until(lambda: (alert, how) in self.firing(), explain=lambda: (self.firing(), self.worker.output()))
 
+    def wait_over(self, *alerts: str) -> None:
+        """Wait until none of these alerts fires; the worker is started again if it ended."""
+
+        def over() -> bool:
+            if self.worker.returncode is not None:
+                self.worker.start()
+            return not {alert for alert, _ in self.firing()} & set(alerts)
+
+        wait_until(over, explain=lambda: (self.firing(), self.worker.output()))
+
+    def scrape(self, *workers: Settings) -> None:
+        """Tell Prometheus which workers there are."""
+        targets = [f"127.0.0.1:{each.metrics.port}" for each in workers]
+        new = self.folder / "targets.new"
+        new.write_text(json.dumps([{"targets": targets}]))
+        new.replace(self.folder / "targets.json")
+
     def _get(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://{self._web}/api/v1/{path}", timeout=10) as answer:
             return json.load(answer)["data"]
@@ -58,14 +83,16 @@ def scene(broker: Broker, folder: Path) -> Iterator[Scene]:
     """Start everything, and wait until Prometheus has seen the worker at work and the exporter."""
     tiny_bundle().save(folder / "bundle")
     port, exporter_port, web_port = free_ports(3)
-    settings = worker_settings(broker.brokers, folder, folder / "bundle", metrics=Metrics(port=port))
+    metrics = Metrics(port=port, token=_TOKEN)
+    settings = worker_settings(broker.brokers, folder, folder / "bundle", metrics=metrics)
     web = f"127.0.0.1:{web_port}"
+    made = Scene(broker, settings, folder, web)
+    made.scrape(settings)
     with ExitStack() as stack:
-        worker = stack.enter_context(WorkerProcess(settings, folder / "worker.log"))
-        made = Scene(settings, worker.start(), web)
+        worker = stack.enter_context(made.worker).start()
         exporter = [sys.executable, "-m", "stream.cli", "exporter", "--port", str(exporter_port), "--interval-s", "0.5"]
         stack.enter_context(running(exporter, folder / "exporter.log", environment_of(settings)))
-        config = prometheus_config(folder, port, exporter_port)
+        config = prometheus_config(folder, exporter_port)
         prometheus = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
         stack.enter_context(running([*prometheus, f"--web.listen-address={web}"], folder / "prometheus.log", {}))
         worker.ready()
@@ -96,18 +123,23 @@ def running(command: Sequence[str], log: Path, environment: dict[str, str]) -> I
         child.wait(30)
 
 
-def prometheus_config(folder: Path, port: int, exporter_port: int) -> Path:
-    """The example of deploy/, with our ports, a scrape a second and the rules' waits shortened."""
+def prometheus_config(folder: Path, exporter_port: int) -> Path:
+    """The example of deploy/, with our targets and token, a scrape a second and the rules' waits shortened."""
     rules = RULES.read_text(encoding="utf-8")
     for pattern, shorter in _SHORTER:
         rules, n = re.subn(pattern, shorter, rules)
         assert n, pattern
     (folder / "rules.yaml").write_text(rules, encoding="utf-8")
+    (folder / "token").write_text(_TOKEN)
     config = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(folder / "rules.yaml")]
-    for job, job_port in zip(config["scrape_configs"], (port, exporter_port), strict=True):
-        job["static_configs"] = [{"targets": [f"127.0.0.1:{job_port}"]}]
+    workers, exporter = config["scrape_configs"]
+    del workers["static_configs"]
+    workers["file_sd_configs"] = [{"files": [str(folder / "targets.json")], "refresh_interval": "1s"}]
+    exporter["static_configs"] = [{"targets": [f"127.0.0.1:{exporter_port}"]}]
+    for job in (workers, exporter):
+        job["authorization"] = {"credentials_file": str(folder / "token")}
     file = folder / "prometheus.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     return file
@@ -115,13 +147,15 @@ def prometheus_config(folder: Path, port: int, exporter_port: int) -> Path:
 
 @contextmanager
 def poison(settings: Settings) -> Iterator[None]:
-    """Ten events a second that are none."""
-    stop = threading.Event()
+    """Ten events a second that are none, and a hundred of an item that the model does not know."""
+    stop, unknown = threading.Event(), json.dumps({"user_id": "ann", "item_id": "new", "ts": FIRST_DAY * MS_PER_DAY})
 
     def flow() -> None:
         with producer(settings) as client:
             while not stop.wait(0.1):
                 client.send(settings.topics.events, b"{", b"ann")
+                for _ in range(10):
+                    client.send(settings.topics.events, unknown.encode(), b"ann")
 
     thread = threading.Thread(target=flow)
     thread.start()

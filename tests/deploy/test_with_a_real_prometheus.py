@@ -1,21 +1,32 @@
 """Every expression of dashboard and rules returns data of a real worker, and alerts fire when they should."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import yaml
 
+from stream.commands import metrics as metrics_page
+from stream.embedded_broker import free_ports
+from stream.lag import LagMetrics
+from stream.metrics import LABEL_VALUES, WorkerMetrics
 from tests.brokers import Broker
 from tests.conftest import KINDS
+from tests.deploy.kafka_tools import write_tools
 from tests.deploy.scene import RULES, Scene, scene
-from tests.workers import wait_until
+from tests.ledgers import lose_one
+from tests.workers import WorkerProcess, delete_records, second, tiny_bundle, wait_until
 
 DASHBOARD = RULES.parents[1] / "grafana" / "lurm.json"
 _SELECTOR = re.compile(r"\b((?:job:)?lurm_\w+(?::\w+)*|up)\b(\{[^}]*\})?")
 # An alert's expression is empty while all is well; those that the load here is meant to fire:
-MEANT_TO_FIRE = {"LurmDeadLetters"}
+MEANT_TO_FIRE = {"LurmDeadLetters", "LurmUnknownItems"}
 # The disk that tests run on is not ours.
 OF_THE_MACHINE = {"LurmDiskFull", "LurmDiskFilling"}
 
@@ -97,12 +108,109 @@ def test_no_alert_is_raised_by_a_worker_that_is_well(running: Scene) -> None:
     assert raised - OF_THE_MACHINE == MEANT_TO_FIRE
 
 
-def test_alerts_fire_when_what_they_are_for_happens(running: Scene) -> None:
-    """Last, for it kills the worker: rejected events, a dead worker, a group that stands still, and how it ended."""
-    running.wait_firing("LurmDeadLetters")
+def test_every_series_that_is_served_stands_in_the_table_with_its_labels(running: Scene) -> None:
+    entries = [*metrics_page.entries(WorkerMetrics().registry), *metrics_page.entries(LagMetrics("app").registry)]
+    labels = {entry.name: set(re.sub(r" \(.*?\)", "", entry.labels).split(", ")) - {""} for entry in entries}
+    served = [sample["metric"] for sample in running.query('{job=~"lurm|lurm-exporter",__name__=~"lurm_.*"}')]
+    assert len({each["__name__"] for each in served}) > len(labels)
+    for each in served:
+        name = each["__name__"] if each["__name__"] in labels else re.sub("_(bucket|sum|count)$", "", each["__name__"])
+        assert set(each) - {"__name__", "job", "instance", "le"} == labels[name], each
+        for label, values in LABEL_VALUES.get(name.removesuffix("_total"), {}).items():
+            assert each[label] in values, each
+
+
+def test_events_that_are_none_and_items_that_are_new_are_told(running: Scene) -> None:
+    for alert in MEANT_TO_FIRE:
+        running.wait_firing(alert)
+
+
+def test_a_worker_with_another_model_mixes_them(running: Scene) -> None:
+    running.worker.ready()
+    tiny_bundle(model_seed=1).save(running.folder / "other")
+    other = second(running.settings)
+    model = other.model.model_copy(update={"bundle": running.folder / "other"})
+    metrics = other.metrics.model_copy(update={"port": free_ports(1)[0]})
+    other = other.model_copy(update={"model": model, "metrics": metrics})
+    with WorkerProcess(other, running.folder / "other.log") as worker:
+        worker.ready()
+        running.scrape(running.settings, other)
+        running.wait_firing("LurmMixedModels")
+        assert worker.terminate() == 0, worker.output()
+    running.scrape(running.settings)
+    running.wait_over("LurmMixedModels")
+
+
+def test_a_dead_worker_is_missed_and_what_it_left_undone_is_told(running: Scene) -> None:
+    """A killed worker, a group that stands still, events that retention takes; the ledger stays broken."""
+    running.worker.ready()
+    assert "LurmLedgerBroken" not in {alert for alert, _ in running.firing()}
     running.worker.kill()
-    running.wait_firing("LurmWorkerDown")
-    running.wait_firing("LurmGroupStuck")
+    for alert in ("LurmWorkerDown", "LurmGroupStuck", "LurmLagGrowing"):
+        running.wait_firing(alert)
+    if KINDS[-1] == "kafka":
+        group = f"--describe --group {running.settings.app.id} --state"
+        wait_until(lambda: " Empty " in said(running, "kafka-consumer-groups.sh", group))
+    lose_one(running.settings, partition=1)
+    delete_records(running.settings, running.settings.topics.events)
+    kafka = running.settings.kafka.model_copy(update={"data_loss": "accept"})
+    running.worker.settings = running.settings.model_copy(update={"kafka": kafka})
+    # There is a record to replay, and that takes its time.
+    running.worker.start("recovery.replayed=5")
+    running.wait_firing("LurmRecoverySlow")
     running.worker.ready()
     running.wait_firing("LurmWorkerExits", how="killed")
-    assert "LurmLedgerBroken" not in {alert for alert, _ in running.firing()}
+    running.wait_firing("LurmEventsLost")
+    assert "retention deleted unread events" in running.worker.output()
+    running.wait_firing("LurmLedgerBroken")
+    running.wait_over("LurmWorkerDown", "LurmGroupStuck", "LurmLagGrowing", "LurmRecoverySlow")
+
+
+def test_a_third_end_is_told_and_users_who_wait_behind_an_encode_that_hangs(running: Scene) -> None:
+    seen: set[str] = set()
+    for _ in range(2):
+        running.worker.ready()
+        wait_until(partial(is_newly_started, running, seen), explain=running.worker.output)
+        running.worker.kill()
+    running.worker.start("encode.started:5=8")
+    running.wait_firing("LurmEncodingBehind")
+    running.wait_firing("LurmWorkerRestarts")
+    running.wait_over("LurmEncodingBehind")
+
+
+def test_a_broker_that_hangs_stops_the_commits_blinds_the_exporter_and_annoys_the_client(running: Scene) -> None:
+    alerts = ("LurmNoCommit", "LurmExporterBlind", "LurmClientErrors")
+    try:
+        wait_until(partial(is_halted_within_a_batch, running), explain=running.worker.output)
+        for alert in alerts:
+            running.wait_firing(alert)
+        assert "ERROR aiokafka" in running.worker.output()
+    finally:
+        os.kill(running.broker.pid, signal.SIGCONT)
+    running.wait_over(*alerts)
+
+
+def is_halted_within_a_batch(running: Scene) -> bool:
+    """Halt the broker, and let it go on when nothing was under way."""
+    os.kill(running.broker.pid, signal.SIGSTOP)
+    time.sleep(3)
+    if running.query("min_over_time(lurm_consumer_lag_events[2s]) > 0"):
+        return True
+    os.kill(running.broker.pid, signal.SIGCONT)
+    return False
+
+
+def is_newly_started(running: Scene, seen: set[str]) -> bool:
+    """Prometheus has another start time of the worker than those seen, to which it is added."""
+    new = {sample["value"][1] for sample in running.query("lurm_process_start_time_seconds")} - seen
+    seen |= new
+    return bool(new)
+
+
+def said(running: Scene, tool: str, options: str) -> str:
+    """What a tool of Kafka's prints, called as the runbook does."""
+    tools = running.folder / "tools"
+    if not tools.exists():
+        write_tools(tools)
+    command = [tools / tool, "--bootstrap-server", running.settings.kafka.brokers, *options.split()]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

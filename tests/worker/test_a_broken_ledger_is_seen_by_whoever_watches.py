@@ -1,13 +1,9 @@
 import json
 import subprocess
 
-from msgspec.structs import replace
-
-from state.record import encode_record
-from state.rows import RECORD_KEY
-from stream.replay import newest_state
 from stream.settings import Settings
-from tests.brokers import environment_of, producer
+from tests.brokers import environment_of
+from tests.ledgers import lose_one
 from tests.worker.conftest import MakeWorker
 from tests.workers import LURM, Traffic, wait_applied, wait_until
 
@@ -31,19 +27,6 @@ def test_a_broken_ledger_is_seen_by_whoever_watches(one_settings: Settings, make
     assert worker.metric("lurm_ledger_events", partition="1", outcome="applied") == received - 1
     exit_code, partitions = ledger_command(one_settings)
     assert (exit_code, [each["faults"] for each in partitions]) == (1, [[], ["unbalanced"]])
-
-
-def lose_one(settings: Settings, partition: int) -> int:
-    """Write the partition's record with one applied event less; how many it received."""
-    record = newest_state(settings).records[partition]
-    ledger = replace(record.ledger, applied=record.ledger.applied - 1)
-    with producer(settings, f"{settings.app.id}-{partition}") as client:
-        client.begin_transaction()
-        client.send(
-            settings.changelog_topic, encode_record(replace(record, ledger=ledger)), RECORD_KEY, partition=partition
-        )
-        client.commit_transaction()
-    return ledger.received
 
 
 def ledger_command(settings: Settings) -> tuple[int, list[dict]]:
