@@ -21,6 +21,7 @@ from lurm_model.errors import DatasetUnavailable, EventsFileError
 from lurm_model.event_files import Columns, read_columns, read_parts
 from lurm_model.events import Attributes, Events, UserLabels
 from lurm_model.labels import load_labels
+from lurm_model.reading import AS_NAMED, Reading
 from state.periods import MS_PER_DAY, Int64
 
 # About 6 GiB while training. More events than this in one file teach hardly more than a sample of whole lives.
@@ -34,7 +35,10 @@ __all__ = ["Events", "UserLabels", "iter_records", "load_events", "load_labels",
 
 
 def load_events(
-    paths: Sequence[Path], type_weights: Mapping[str, int] | None = None, events_max: int = EVENTS_MAX
+    paths: Sequence[Path],
+    type_weights: Mapping[str, int] | None = None,
+    events_max: int = EVENTS_MAX,
+    reading: Reading = AS_NAMED,
 ) -> Events:
     """All events of these files, in order of time; an item keeps the first attributes it comes with.
 
@@ -43,7 +47,7 @@ def load_events(
 
     **Raises** `EventsFileError`: print it and stop.
     """
-    files = _sample(chain.from_iterable(read_parts(Path(path)) for path in paths), events_max)
+    files = sample_parts(chain.from_iterable(read_parts(Path(path), reading) for path in paths), events_max)
     if not sum(len(columns.ts_ms) for columns in files):
         raise EventsFileError(f"no events: file={','.join(str(path) for path in paths)} row=1")
     user, users = _number([columns.user_id for columns in files])
@@ -55,17 +59,18 @@ def load_events(
     return Events(user[order], item[order], ts_ms[order], weight[order], users, items, attributes)
 
 
-def iter_records(path: Path) -> Iterator[dict[str, Any]]:
+def iter_records(path: Path, reading: Reading = AS_NAMED) -> Iterator[dict[str, Any]]:
     """The rows of a file in order of time: dictionaries as they go into an event's JSON.
 
     **Raises** `EventsFileError` before the first row: print it and stop.
     """
-    columns = read_columns(Path(path))
+    columns = read_columns(Path(path), reading)
+    types = columns.type.to_pylist() if columns.type is not None else None
     users, items, ts_ms = columns.user_id.to_pylist(), columns.item_id.to_pylist(), columns.ts_ms.tolist()
     for row in np.argsort(columns.ts_ms, kind="stable").tolist():
         record = {"user_id": users[row], "item_id": items[row], "ts": ts_ms[row]}
-        if columns.type and columns.type[row]:
-            record["type"] = columns.type[row]
+        if types and types[row]:
+            record["type"] = types[row]
         if columns.attributes and columns.attributes[row]:
             record["attributes"] = columns.attributes[row]
         yield record
@@ -145,7 +150,8 @@ def synthetic(
     return events, UserLabels(users, {"group": [str(g) for g in group]})
 
 
-def _sample(parts: Iterable[Columns], events_max: int) -> list[Columns]:
+def sample_parts(parts: Iterable[Columns], events_max: int) -> list[Columns]:
+    """Whole lives of a share of the users, never more than ``events_max`` events and a part at a time."""
     kept: list[Columns] = []
     share = HASHES
     for part in parts:
@@ -208,7 +214,9 @@ def _first_of_each(column: Any, owner: Int64) -> list[str]:
 def _weights(columns: Columns, type_weights: Mapping[str, int]) -> Int64:
     if not type_weights or columns.type is None:
         return np.ones(len(columns.ts_ms), np.int64)
-    return np.array([type_weights.get(kind, 1) if kind else 1 for kind in columns.type], np.int64)
+    encoded = columns.type.dictionary_encode()
+    weights = np.array([*(type_weights.get(kind, 1) for kind in encoded.dictionary.to_pylist()), 1], np.int64)
+    return np.asarray(weights[pc.fill_null(encoded.indices, len(weights) - 1).to_numpy()])
 
 
 def _attributes_of_items(files: Sequence[Columns], item: Int64, n_items: int) -> list[Attributes]:

@@ -1,51 +1,62 @@
 """Reading events from files: CSV, JSON lines (plain or ``.gz``) and Parquet, whole columns at a time.
 
-A row is user_id and item_id (text), ts (integer, Unix milliseconds), optionally type (text) and attributes (an object
-of texts or lists of texts; in CSV a column holding it as JSON). Anything else is an `EventsFileError` naming the row.
+A row is user_id and item_id (text), ts (`lurm_model.time_stamps`), optionally type (text) and attributes (an object of
+texts or lists of texts; in CSV a column holding it as JSON). A `Reading` says which columns these are, and which plain
+columns are attributes. Anything else is an `EventsFileError` naming the row.
 """
 
-import gzip
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
+from lurm_model.attribute_columns import (
+    Found,
+    Values,
+    from_json,
+    from_objects,
+    json_values,
+    text_values,
+    with_columns,
+)
 from lurm_model.errors import EventsFileError
 from lurm_model.events import Attributes
-from state.periods import TS_MS_MAX, TS_MS_MIN, Int64
+from lurm_model.file_pieces import (
+    CSV,
+    JSON_LINES,
+    Rows,
+    check_columns,
+    csv_pieces,
+    decode,
+    fields_of,
+    filled_texts,
+    kind_of,
+    line_pieces,
+    parquet_pieces,
+    refusals,
+    texts,
+)
+from lurm_model.reading import AS_NAMED, REQUIRED, Reading
+from lurm_model.time_stamps import TimeStamps
+from state.periods import Int64
 
-REQUIRED = ("user_id", "item_id", "ts")
-OPTIONAL = ("type", "attributes")
-
-
-class Record(msgspec.Struct, gc=False):
-    """One line of a JSON lines file; unknown fields are ignored, attributes are decoded once per different text."""
-
-    user_id: str
-    item_id: str
-    ts: int
-    type: str | None = None
-    attributes: msgspec.Raw = msgspec.Raw(b"null")
+Number = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A file's rows. **Shapes**: user_id and item_id are pyarrow string arrays, ts_ms int64[n], the others lists."""
+    """A file's rows. **Shapes**: user_id, item_id and type are pyarrow string arrays, ts_ms int64[n]."""
 
     user_id: Any
     item_id: Any
     ts_ms: Int64
-    type: list[str | None] | None
+    type: Any | None
     attributes: list[Attributes | None] | None
 
     @classmethod
@@ -53,223 +64,156 @@ class Columns:
         """All rows of these parts of one file, which has the same columns throughout."""
         if len(parts) == 1:
             return parts[0]
+        attributes = [part.attributes for part in parts if part.attributes is not None]
+        types = [part.type for part in parts if part.type is not None]
         return cls(
             pa.chunked_array([part.user_id for part in parts], pa.string()).combine_chunks(),
             pa.chunked_array([part.item_id for part in parts], pa.string()).combine_chunks(),
             np.concatenate([np.zeros(0, np.int64), *(part.ts_ms for part in parts)]),
-            _chained([part.type for part in parts]),
-            _chained([part.attributes for part in parts]),
+            pa.chunked_array(types, pa.string()).combine_chunks() if types else None,
+            list(chain.from_iterable(attributes)) if attributes else None,
         )
 
     def where(self, chosen: NDArray[np.bool_]) -> "Columns":
         """The chosen rows."""
-        mask, rows = pa.array(chosen), np.flatnonzero(chosen).tolist()
-        texts, attributes = self.type, self.attributes
+        mask, attributes = pa.array(chosen), self.attributes
         return Columns(
             self.user_id.filter(mask),
             self.item_id.filter(mask),
             self.ts_ms[chosen],
-            None if texts is None else [texts[row] for row in rows],
-            None if attributes is None else [attributes[row] for row in rows],
+            None if self.type is None else self.type.filter(mask),
+            None if attributes is None else [attributes[row] for row in np.flatnonzero(chosen).tolist()],
         )
 
 
-def read_parts(path: Path) -> Iterator[Columns]:
-    """The rows of a file in its order, a Parquet file one row group at a time: it may be larger than memory.
+def read_parts(path: Path, reading: Reading = AS_NAMED) -> Iterator[Columns]:
+    """The rows of a file in its order, a piece at a time: it may be larger than memory.
 
     **Raises** `EventsFileError`: print it and stop.
     """
     path = Path(path)
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    reader = READERS.get(suffix.lower())
-    if reader is None:
-        raise EventsFileError(f"unknown kind of file, use one of {', '.join(READERS)} (or .gz of text): file={path}")
-    with _refusals(path):
-        yield from reader(path)
+    kind = kind_of(path)
+    with refusals(path):
+        yield from _from_lines(path, reading) if kind == JSON_LINES else _from_tables(path, reading, kind == CSV)
 
 
-def read_columns(path: Path) -> Columns:
+def read_columns(path: Path, reading: Reading = AS_NAMED) -> Columns:
     """The rows of a file in its order, all at once. **Raises** `EventsFileError`: print it and stop."""
-    return Columns.joined(list(read_parts(path)))
+    return Columns.joined(list(read_parts(path, reading)))
 
 
-@contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Whatever keeps a file from being read, in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise EventsFileError(f"cannot read the file: file={path} reason={error.strerror or error}") from error
-    except pa.ArrowException as error:
-        raise EventsFileError(f"cannot read the file: file={path} reason={_one_line(error)}") from error
+def _from_tables(path: Path, reading: Reading, is_csv: bool) -> Iterator[Columns]:
+    sources, clock = reading.sources, TimeStamps(path, reading.time_unit)
 
+    def choose(names: Sequence[str]) -> list[str]:
+        check_columns(path, reading.required, names)
+        found = [name for name in (*sources.values(), *reading.attributes.values()) if name in names]
+        check_columns(path, found, names)
+        return list(dict.fromkeys(found))
 
-def _read_csv(path: Path) -> Iterator[Columns]:
-    header = pyarrow.csv.open_csv(path).schema.names
-    _check_columns(path, header)
-    wanted = [name for name in (*REQUIRED, *OPTIONAL) if name in header]
-    options = pyarrow.csv.ConvertOptions(
-        include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
-    )
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    table = pyarrow.csv.read_csv(path, parse_options=parse, convert_options=options).combine_chunks()
-    digits = pc.match_substring_regex(table["ts"], r"^-?[0-9]{1,18}$")
-    _check(path, digits, 2, lambda row: f"ts is not an integer: {table['ts'][row].as_py()!r}")
-    yield Columns(
-        _texts(path, table, "user_id", 2),
-        _texts(path, table, "item_id", 2),
-        _times(path, table["ts"].cast(pa.int64()), 2),
-        [text or None for text in table["type"].to_pylist()] if "type" in wanted else None,
-        _json_attributes(path, table["attributes"], 2) if "attributes" in wanted else None,
-    )
-
-
-def _read_parquet(path: Path) -> Iterator[Columns]:
-    names = pyarrow.parquet.read_schema(path).names
-    _check_columns(path, names)
-    wanted, row = [name for name in (*REQUIRED, *OPTIONAL) if name in names], 1
-    with pyarrow.parquet.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=wanted)
-            yield _parquet_columns(path, table, row)
-            row += len(table)
-
-
-def _parquet_columns(path: Path, table: Any, row: int) -> Columns:
-    if not pa.types.is_integer(table["ts"].type):
-        _refuse(path, 1, f"ts must be an integer, Unix milliseconds, the column is {table['ts'].type}")
-    return Columns(
-        _texts(path, table, "user_id", row),
-        _texts(path, table, "item_id", row),
-        _times(path, table["ts"].cast(pa.int64()), row),
-        table["type"].cast(pa.string()).to_pylist() if "type" in table.column_names else None,
-        _object_attributes(path, table["attributes"], row) if "attributes" in table.column_names else None,
-    )
-
-
-def _read_json_lines(path: Path) -> Iterator[Columns]:
-    decoder = msgspec.json.Decoder(Record)
-    records, rows = [], []
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        for row, line in enumerate(file, 1):
-            if line.strip():
-                records.append(_decode(decoder, line, path, row))
-                rows.append(row)
-    table = pa.table({name: [getattr(record, name) for record in records] for name in REQUIRED}, schema=_JSON_SCHEMA)
-    yield Columns(
-        _texts(path, table, "user_id", rows),
-        _texts(path, table, "item_id", rows),
-        table["ts"].to_numpy(),
-        [record.type for record in records],
-        _raw_attributes(path, [bytes(record.attributes) for record in records], rows),
-    )
-
-
-_JSON_SCHEMA = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("ts", pa.int64())])
-READERS: dict[str, Callable[[Path], Iterator[Columns]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
-    ".parquet": _read_parquet,
-}
-
-
-def _decode(decoder: msgspec.json.Decoder[Record], line: bytes, path: Path, row: int) -> Record:
-    try:
-        record = decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        _refuse(path, row, _one_line(error))
-    if not TS_MS_MIN <= record.ts <= TS_MS_MAX:
-        _refuse(path, row, f"ts is no date in Unix milliseconds: {record.ts}")
-    return record
-
-
-def _check_columns(path: Path, names: list[str]) -> None:
-    missing = [name for name in REQUIRED if name not in names]
-    if missing:
-        raise EventsFileError(
-            f"column is missing: file={path} row=1 missing={','.join(missing)} have={','.join(names)}"
+    for table, rows in (csv_pieces if is_csv else parquet_pieces)(path, choose):
+        there = {target: name for target, name in sources.items() if name in table.column_names}
+        ts = texts(path, table, there["ts"], rows) if is_csv else table[there["ts"]]
+        yield Columns(
+            filled_texts(path, table, there["user_id"], rows),
+            filled_texts(path, table, there["item_id"], rows),
+            clock.read(ts, rows),
+            texts(path, table, there["type"], rows) if "type" in there else None,
+            _table_attributes(path, reading, table, rows),
         )
 
 
-def _texts(path: Path, table: Any, name: str, first_row: int | list[int]) -> Any:
-    column = table[name].cast(pa.string())
-    filled = pc.fill_null(pc.greater(pc.binary_length(column), 0), False)
-    _check(path, filled, first_row, lambda _: f"{name} is empty")
-    return column.combine_chunks()
+def _table_attributes(path: Path, reading: Reading, table: Any, rows: Rows) -> Found | None:
+    name = reading.sources.get("attributes")
+    own = None
+    if name in table.column_names:
+        column = table[name]
+        is_text = pa.types.is_binary(column.type)
+        own = from_json(path, column.to_pylist(), rows) if is_text else from_objects(path, column, rows)
+    values = {each: _values_of(path, table, column, rows) for each, column in reading.attributes.items()}
+    return with_columns(own, values)
 
 
-def _times(path: Path, column: Any, first_row: int | list[int]) -> Int64:
-    valid = pc.and_(pc.greater_equal(column, TS_MS_MIN), pc.less_equal(column, TS_MS_MAX))
-    _check(path, valid, first_row, lambda row: f"ts is no date in Unix milliseconds: {column[row].as_py()}")
-    return np.asarray(column.to_numpy(), np.int64)
+def _values_of(path: Path, table: Any, name: str, rows: Rows) -> list[Values]:
+    is_list = pa.types.is_list(table[name].type) or pa.types.is_large_list(table[name].type)
+    return text_values(table[name] if is_list else texts(path, table, name, rows))
 
 
-def _check(path: Path, valid: Any, first_row: int | list[int], reason: Callable[[int], str]) -> None:
-    """Refuse the first row that is not valid; nulls are not valid."""
-    bad = np.flatnonzero(~pc.fill_null(valid, False).to_numpy().astype(bool))
-    if len(bad):
-        index = int(bad[0])
-        row = first_row[index] if isinstance(first_row, list) else first_row + index
-        _refuse(path, row, reason(index))
+def _from_lines(path: Path, reading: Reading) -> Iterator[Columns]:
+    kinds, optional, clock = _field_kinds(reading), _optional(reading), TimeStamps(path, reading.time_unit)
+    decoder = _line_decoder(kinds, optional)
+    never: set[str] = set(reading.required)
+    names: list[str] = []
+    for lines, rows in line_pieces(path):
+        if not names:
+            names = fields_of(lines[0], path, rows[0])
+            check_columns(path, [name for name in kinds if name not in optional], names, rows[0])
+        records = [decode(decoder, line, path, row) for line, row in zip(lines, rows, strict=True)]
+        columns = {name: [getattr(each, f"f{place}") for each in records] for place, name in enumerate(kinds)}
+        never -= {name for name in never if any(not _is_absent(value) for value in columns[name])}
+        yield _line_columns(path, reading, clock, columns, rows)
+    if never and names:
+        have = f"file={path} row=1 have={','.join(names)}"
+        raise EventsFileError(f"column is missing in every line: missing={','.join(sorted(never))} {have}")
 
 
-def _refuse(path: Path, row: int, reason: str) -> NoReturn:
-    raise EventsFileError(f"{reason}: file={path} row={row}")
+def _line_decoder(kinds: Mapping[str, Any], optional: set[str]) -> msgspec.json.Decoder[Any]:
+    """A decoder of these fields of a line; any name may be a field's, so attributes are f0, f1, ..."""
+    described: list[Any] = []
+    for place, (name, kind) in enumerate(kinds.items()):
+        absent = msgspec.Raw() if kind is msgspec.Raw else None
+        described.append((f"f{place}", kind, absent) if name in optional else (f"f{place}", kind))
+    names = {f"f{place}": name for place, name in enumerate(kinds)}
+    return msgspec.json.Decoder(msgspec.defstruct("Record", described, rename=names, gc=False, kw_only=True))
 
 
-def _raw_attributes(path: Path, texts: list[bytes], rows: list[int]) -> list[Attributes | None]:
-    """Attributes from JSON texts or nulls; each different text is decoded once."""
-    decoder = msgspec.json.Decoder(dict[str, str | list[str]] | None)
-    decoded: dict[bytes, Attributes | None] = {}
-    for row, text in zip(rows, texts, strict=True):
-        if text not in decoded:
-            try:
-                decoded[text] = _lists(decoder.decode(text) or {}) or None
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                _refuse(path, row, f"attributes: {_one_line(error)}")
-    return [decoded[text] for text in texts]
+def _field_kinds(reading: Reading) -> dict[str, Any]:
+    """The types of the fields wanted of a line; a column that was mapped may hold its texts as numbers."""
+    kinds: dict[str, Any] = {}
+    for target, name in reading.sources.items():
+        text = str | int if target in reading.columns else str
+        kinds[name] = {"ts": Number | str, "type": text | None, "attributes": msgspec.Raw}.get(target, text)
+    return kinds | {name: msgspec.Raw for name in reading.attributes.values() if name not in kinds}
 
 
-def _json_attributes(path: Path, column: Any, first_row: int) -> list[Attributes | None]:
-    """Attributes from a column of JSON texts; each different text is decoded once."""
-    encoded = column.combine_chunks().dictionary_encode()
-    indices = encoded.indices.to_numpy()
-    decoder = msgspec.json.Decoder(dict[str, str | list[str]])
-    decoded: list[Attributes | None] = []
-    for text in encoded.dictionary.to_pylist():
-        try:
-            decoded.append(_lists(decoder.decode(text)) if text else None)
-        except msgspec.MsgspecError as error:
-            row = first_row + int(np.flatnonzero(indices == len(decoded))[0])
-            _refuse(path, row, f"attributes: {_one_line(error)}")
-    return [decoded[index] for index in indices.tolist()]
+def _optional(reading: Reading) -> set[str]:
+    """The fields that a line may lack."""
+    needed = {reading.sources.get(target, target) for target in REQUIRED}
+    return (set(reading.sources.values()) | set(reading.attributes.values())) - needed
 
 
-def _object_attributes(path: Path, column: Any, first_row: int) -> list[Attributes | None]:
-    """Attributes from a Parquet column of structs, maps or JSON texts; equal ones are one object."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return _json_attributes(path, pc.fill_null(column.cast(pa.string()), ""), first_row)
-    attributes: list[Attributes | None] = []
-    known: dict[str, Attributes | None] = {}
-    for row, value in enumerate(column.to_pylist(), first_row):
-        pairs = {} if value is None else {k: v for k, v in dict(value).items() if v is not None}
-        try:
-            found = _lists(msgspec.convert(pairs, dict[str, str | list[str]])) or None
-        except msgspec.ValidationError as error:
-            _refuse(path, row, f"attributes: {_one_line(error)}")
-        attributes.append(known.setdefault(repr(found), found))
-    return attributes
+def _line_columns(
+    path: Path, reading: Reading, clock: TimeStamps, columns: Mapping[str, list[Any]], rows: Rows
+) -> Columns:
+    sources = reading.sources
+    table = pa.table({target: _as_texts(columns[sources[target]]) for target in ("user_id", "item_id")})
+    ts = columns[sources["ts"]]
+    numbers = all(isinstance(value, int) for value in ts)
+    raw = columns.get(sources.get("attributes", ""))
+    own = from_json(path, [_raw(value) for value in raw], rows) if raw else None
+    values = {
+        each: json_values(path, name, [_raw(value) for value in columns[name]], rows)
+        for each, name in reading.attributes.items()
+    }
+    return Columns(
+        filled_texts(path, table, "user_id", rows),
+        filled_texts(path, table, "item_id", rows),
+        clock.read(pa.array(ts, pa.int64()) if numbers else _as_texts(ts), rows),
+        _as_texts(columns[sources["type"]]) if "type" in sources else None,
+        with_columns(own, values),
+    )
 
 
-def _chained(parts: list[list[Any] | None]) -> list[Any] | None:
-    there = [part for part in parts if part is not None]
-    return list(chain.from_iterable(there)) if there else None
+def _as_texts(values: Sequence[Any]) -> Any:
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
-def _lists(attributes: dict[str, str | list[str]]) -> Attributes:
-    return {key: [value] if isinstance(value, str) else value for key, value in attributes.items()}
+def _is_absent(value: Any) -> bool:
+    return value is None or (isinstance(value, msgspec.Raw) and not bytes(value))
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _raw(value: Any) -> bytes:
+    """The JSON of a field; another target may have decoded it already."""
+    if isinstance(value, msgspec.Raw):
+        return bytes(value) or b"null"
+    return msgspec.json.encode(value)

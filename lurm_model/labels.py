@@ -1,48 +1,73 @@
 """Reading what is known of users beside their events: a file with user_id and a column per label."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
+import msgspec
 
 from lurm_model.errors import EventsFileError
 from lurm_model.events import UserLabels
+from lurm_model.file_pieces import (
+    CSV,
+    JSON_LINES,
+    check_columns,
+    csv_pieces,
+    decode,
+    fields_of,
+    kind_of,
+    line_pieces,
+    parquet_pieces,
+    refusals,
+    refuse,
+    texts,
+)
+
+Value = str | int | float | bool | None
+# A user's row in the file, and texts by column.
+Row = tuple[int, dict[str, str]]
 
 
-def load_labels(path: Path) -> UserLabels:
-    """The labels in a ``.csv``, ``.jsonl`` or ``.parquet`` file, every value as text.
+def load_labels(path: Path, user_id: str = "user_id") -> UserLabels:
+    """The labels in a ``.csv``, ``.jsonl`` (also ``.gz``) or ``.parquet`` file, every value as text.
+
+    ``user_id`` is the column that names the user, once each.
 
     **Raises** `EventsFileError`: print it and stop.
     """
     path = Path(path)
-    try:
-        table = _read(path)
-    except OSError as error:
-        raise EventsFileError(f"cannot read the file: file={path} reason={error.strerror or error}") from error
-    except pa.ArrowException as error:
-        raise EventsFileError(f"cannot read the file: file={path} reason={' '.join(str(error).split())}") from error
-    if "user_id" not in table.column_names or len(table.column_names) < 2:
-        raise EventsFileError(f"need user_id and a label: file={path} row=1 have={','.join(table.column_names)}")
-    columns = {name: _texts(path, name, table[name]) for name in table.column_names}
-    return UserLabels(columns.pop("user_id"), columns)
+    kind = kind_of(path)
+    rows: dict[str, int] = {}
+    found: list[dict[str, str]] = []
+    with refusals(path):
+        for row, label in _from_lines(path, user_id) if kind == JSON_LINES else _from_tables(path, user_id, kind):
+            user = label.pop(user_id)
+            if not user:
+                refuse(path, row, f"{user_id} is empty")
+            if (first := rows.setdefault(user, row)) != row:
+                refuse(path, row, "a user stands twice, keep one row of each", user=user, first_row=first)
+            found.append(label)
+    names = list(dict.fromkeys(name for label in found for name in label))
+    if not names:
+        raise EventsFileError(f"no labels, need a row per user and a column beside {user_id}: file={path} row=1")
+    return UserLabels(list(rows), {name: [label.get(name, "") for label in found] for name in names})
 
 
-def _read(path: Path) -> Any:
-    if path.suffix == ".csv":
-        names = pyarrow.csv.open_csv(path).schema.names
-        options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-        return pyarrow.csv.read_csv(path, convert_options=options)
-    if path.suffix in {".jsonl", ".ndjson"}:
-        return pyarrow.json.read_json(path)
-    if path.suffix == ".parquet":
-        return pyarrow.parquet.read_table(path)
-    raise EventsFileError(f"unknown kind of file, use one of .csv, .jsonl, .parquet: file={path}")
+def _from_tables(path: Path, user_id: str, kind: str) -> Iterator[Row]:
+    def choose(names: Sequence[str]) -> Sequence[str]:
+        check_columns(path, [user_id, *names], names)
+        return names
+
+    for table, rows in (csv_pieces if kind == CSV else parquet_pieces)(path, choose):
+        columns = {name: texts(path, table, name, rows).to_pylist() for name in table.column_names}
+        for row, values in zip(rows, zip(*columns.values(), strict=True), strict=True):
+            yield row, dict(zip(columns, [value or "" for value in values], strict=True))
 
 
-def _texts(path: Path, name: str, column: Any) -> list[str]:
-    if pa.types.is_nested(column.type):
-        raise EventsFileError(f"a label must be a single value: file={path} row=1 column={name}")
-    return ["" if value is None else str(value) for value in column.to_pylist()]
+def _from_lines(path: Path, user_id: str) -> Iterator[Row]:
+    decoder = msgspec.json.Decoder(dict[str, Value])
+    for lines, rows in line_pieces(path):
+        for line, row in zip(lines, rows, strict=True):
+            label = decode(decoder, line, path, row)
+            if user_id not in label:
+                check_columns(path, [user_id], fields_of(line, path, row), row)
+            yield row, {name: "" if value is None else str(value) for name, value in label.items()}

@@ -1,6 +1,7 @@
 """`lurm produce`: send a file's events to the events topic, keyed by user.
 
-JSON lines go as they are, in the file's order, right or wrong: the worker decides. Other formats go in order of time.
+JSON lines go as they are, in the file's order, right or wrong: the worker decides. Other formats, and JSON lines whose
+columns or unit of time are named, are read and go in order of time, with ts in milliseconds.
 aiokafka rather than kafka-python, because it builds batches in C and so is many times faster.
 """
 
@@ -8,6 +9,7 @@ import asyncio
 import gzip
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +20,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import murmur2
 
+from lurm_model.reading import AS_NAMED, Reading
 from state.errors import UNREADABLE
 from stream.commands.progress import progress_bar
+from stream.commands.reading import reading_options
 from stream.connection import aiokafka_arguments, wait_for_broker
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.settings import Settings
@@ -30,9 +34,12 @@ EXAMPLES = """
 Examples:
   lurm produce purchases.jsonl
   lurm produce purchases.parquet --rate 5000 --max 100000
+  lurm produce sales.csv --column user_id=customer --column item_id=sku --column ts=when --attribute category
+  lurm produce clicks.jsonl --time-unit s
 """
 JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _CHUNK_EVENTS = 16_384
+_LOOKED_AT = 1000
 _TICKS_PER_S = 20
 _BATCH_BYTES = 512 << 10
 
@@ -56,16 +63,21 @@ class _User(msgspec.Struct):
     user_id: str
 
 
+class _Time(msgspec.Struct):
+    ts: int
+
+
 @click.command(epilog=EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--rate", type=click.FloatRange(0, min_open=True), help="Events per second. [default: as fast as it goes]"
 )
 @click.option("--max", "n_max", type=click.IntRange(1), help="Send this many events at most.")
+@reading_options
 @click.pass_obj
-def produce(settings: Settings, file: Path, rate: float | None, n_max: int | None) -> None:
+def produce(settings: Settings, file: Path, rate: float | None, n_max: int | None, reading: Reading) -> None:
     """Send the events of FILE (.jsonl, .csv or .parquet, also .jsonl.gz), keyed by user_id."""
-    events = islice(read_events(file), n_max)
+    events = islice(read_events(file, reading), n_max)
     topic = settings.topics.events
     wait_for_broker(settings)
     partitions = n_partitions(settings, topic)
@@ -87,20 +99,33 @@ def produce(settings: Settings, file: Path, rate: float | None, n_max: int | Non
         click.echo(f"{sent.n_without_key} of them have no readable user_id: the worker will reject those", err=True)
 
 
-def read_events(path: Path) -> Iterator[Keyed]:
+def read_events(path: Path, reading: Reading = AS_NAMED) -> Iterator[Keyed]:
     """The events of a file. **Raises** `ConfigInvalid` or ``EventsFileError`` before the first."""
-    if path.name.endswith(JSON_LINES):
+    if path.name.endswith(JSON_LINES) and reading == AS_NAMED:
         lines = _lines(path)
-        first = list(islice(lines, 1))
+        first = list(islice(lines, _LOOKED_AT))
         if not first:
             raise ConfigInvalid(f"there are no events in the file: file={path}")
+        _refuse_seconds(path, first)
         return (Keyed(_key_of(line), line) for line in chain(first, lines))
     from lurm_model.datasets import iter_records  # noqa: PLC0415 - pyarrow is slow to import
 
-    records = iter_records(path)
+    records = iter_records(path, reading)
     first_records = list(islice(records, 1))
     encode = msgspec.json.Encoder().encode
     return (Keyed(record["user_id"].encode(), encode(record)) for record in chain(first_records, records))
+
+
+def _refuse_seconds(path: Path, lines: list[bytes]) -> None:
+    """Milliseconds are what goes over Kafka: a file in seconds would be of January 1970."""
+    from lurm_model.time_stamps import unit_of  # noqa: PLC0415 - pyarrow is slow to import
+
+    for row, line in enumerate(lines, 1):
+        with suppress(*UNREADABLE):
+            ts = _decode_time(line).ts
+            if unit_of(ts) == "s":
+                hint = "--time-unit s converts the file, --time-unit ms takes it at its word"
+                raise ConfigInvalid(f"ts looks like seconds, {hint}: ts={ts} file={path} event={row}")
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -114,6 +139,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 _decode_user = msgspec.json.Decoder(_User).decode
+_decode_time = msgspec.json.Decoder(_Time).decode
 
 
 def _key_of(line: bytes) -> bytes | None:

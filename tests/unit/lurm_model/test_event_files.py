@@ -1,22 +1,28 @@
 import gzip
 import json
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from lurm_model.datasets import iter_records, load_events, load_labels
+from lurm_model import file_pieces
+from lurm_model.datasets import iter_records, load_events, load_labels, sample_parts
 from lurm_model.errors import EventsFileError
-from lurm_model.event_files import read_columns, read_parts
+from lurm_model.event_files import Columns, read_columns, read_parts
+from lurm_model.reading import Reading
 
+# 2001-09-09, in milliseconds.
+T = 1_000_000_000_000
 ROWS = [
-    {"user_id": "u2", "item_id": "b", "ts": 3000, "attributes": {"kind": "tea", "tag": ["x", "y"]}},
-    {"user_id": "u1", "item_id": "a", "ts": 1000, "type": "buy"},
-    {"user_id": "é", "item_id": "b", "ts": 2000, "type": "view", "attributes": {"kind": "other"}},
+    {"user_id": "u2", "item_id": "b", "ts": T + 3000, "attributes": {"kind": "tea", "tag": ["x", "y"]}},
+    {"user_id": "u1", "item_id": "a", "ts": T + 1000, "type": "buy"},
+    {"user_id": "é", "item_id": "b", "ts": T + 2000, "type": "view", "attributes": {"kind": "other"}},
 ]
-GOOD = '{"user_id": "u", "item_id": "i", "ts": 1}\n'
+GOOD = '{"user_id": "u", "item_id": "i", "ts": 1000000000001}\n'
 
 
 def write_json_lines(path: Path) -> Path:
@@ -62,7 +68,7 @@ def test_every_kind_of_file_reads_the_same(tmp_path: Path, write) -> None:
     events = load_events([write(tmp_path / "events.jsonl")], {"buy": 5})
     assert [events.users[u] for u in events.user] == ["u1", "é", "u2"]
     assert [events.items[i] for i in events.item] == ["a", "b", "b"]
-    assert events.ts_ms.tolist() == [1000, 2000, 3000]
+    assert events.ts_ms.tolist() == [T + 1000, T + 2000, T + 3000]
     assert events.weight.tolist() == [5, 1, 1]
     assert {k: list(v) for k, v in events.item_attributes[events.items.index("b")].items()} == {
         "kind": ["tea"],
@@ -74,8 +80,8 @@ def test_every_kind_of_file_reads_the_same(tmp_path: Path, write) -> None:
 @pytest.mark.parametrize("write", WRITERS)
 def test_records_come_in_order_of_time_with_what_they_have(tmp_path: Path, write) -> None:
     records = list(iter_records(write(tmp_path / "events.jsonl")))
-    assert [record["ts"] for record in records] == [1000, 2000, 3000]
-    assert records[0] == {"user_id": "u1", "item_id": "a", "ts": 1000, "type": "buy"}
+    assert [record["ts"] for record in records] == [T + 1000, T + 2000, T + 3000]
+    assert records[0] == {"user_id": "u1", "item_id": "a", "ts": T + 1000, "type": "buy"}
     assert records[1]["attributes"] == {"kind": ["other"]}
     assert "type" not in records[2]
     json.dumps(records)
@@ -83,10 +89,10 @@ def test_records_come_in_order_of_time_with_what_they_have(tmp_path: Path, write
 
 def test_several_files_are_one_stream_in_order_of_time(tmp_path: Path) -> None:
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    first.write_text(GOOD + '{"user_id": "v", "item_id": "i", "ts": 9}\n')
-    second.write_text('{"user_id": "v", "item_id": "j", "ts": 5}\n')
+    first.write_text(GOOD + '{"user_id": "v", "item_id": "i", "ts": 1000000000009}\n')
+    second.write_text('{"user_id": "v", "item_id": "j", "ts": 1000000000005}\n')
     events = load_events([first, second])
-    assert events.ts_ms.tolist() == [1, 5, 9]
+    assert events.ts_ms.tolist() == [T + 1, T + 5, T + 9]
     assert [events.users[u] for u in events.user] == ["u", "v", "v"]
 
 
@@ -96,15 +102,30 @@ def test_several_files_are_one_stream_in_order_of_time(tmp_path: Path) -> None:
         ("e.jsonl", GOOD + "\n{not json\n", 3),
         ("e.jsonl", GOOD + '{"user_id": "u", "ts": 1}\n', 2),
         ("e.jsonl", GOOD + '{"user_id": "u", "item_id": "i", "ts": "1"}\n', 2),
-        ("e.jsonl", GOOD + "\n" + '{"user_id": "", "item_id": "i", "ts": 1}\n', 3),
+        ("e.jsonl", GOOD + "\n" + '{"user_id": "", "item_id": "i", "ts": 1000000000001}\n', 3),
         ("e.jsonl", '{"user_id": "u", "item_id": "i", "ts": 999999999999999999}\n', 1),
         ("e.jsonl", '{"user_id": "u", "item_id": "i", "ts": 99999999999999999999999}\n', 1),
-        ("e.jsonl", GOOD + '{"user_id": "u", "item_id": "i", "ts": 1, "attributes": {"a": 1}}\n', 2),
+        ("e.jsonl", GOOD + '{"user_id": "u", "item_id": "i", "ts": 1000000000001, "attributes": {"a": 1}}\n', 2),
         ("e.csv", "user_id,item_id\nu,i\n", 1),
-        ("e.csv", "user_id,item_id,ts\nu,i,1\nu,i,soon\n", 3),
-        ("e.csv", "user_id,item_id,ts\nu,i,1\nu,,1\n", 3),
-        ("e.csv", 'user_id,item_id,ts,attributes\nu,i,1,\nu,i,1,{"a": 1}\n', 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,1000000000001\nu,i,soon\n", 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,1000000000001\nu,,1000000000001\n", 3),
+        ("e.csv", 'user_id,item_id,ts,attributes\nu,i,1000000000001,\nu,i,1000000000001,{"a": 1}\n', 3),
         ("e.csv", "user_id,item_id,ts\n", 1),
+        ("e.csv", "user_id,item_id,ts\nu,i,1000000000001\n\nu,i\n", 3),
+        ("e.csv", 'user_id,item_id,ts\n"u\nu",i,1000000000001\nu,i,1000000000001,x\n', 3),
+        ("e.csv", "user_id,item_id,ts,ts\nu,i,1,1\n", 1),
+        ("e.csv", "user_id,item_id,ts\nu,i,1000000000001\nu,i,1000000000\n", 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,1000000000001\nu,i,2001-09-09\n", 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,2001-09-09\nu,i,2001-02-30\n", 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,2001-09-09\nu,i,2001-09-09 25:00\n", 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,2001-09-09\nu,i,1000000000001\n", 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,2001-09-09\nu,i,\n", 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,2001-09-09\nu,i,09/10/2001\n", 3),
+        ("e.csv", "user_id,item_id,ts\nu,i,1000000000.5\n", 2),
+        ("e.csv", "user_id,item_id,ts\nu,i,1\n", 2),
+        ("e.jsonl", GOOD + '{"user_id": "u", "item_id": "i", "ts": "2001-09-09"}\n', 2),
+        ("e.jsonl", GOOD + '{"user_id": "u", "item_id": "i", "ts": null}\n', 2),
+        ("e.jsonl", '{"user_id": "u", "ts": 1}\n', 1),
     ],
 )
 def test_a_bad_row_is_named_with_file_and_row_in_one_line(tmp_path: Path, name: str, text: str, row: int) -> None:
@@ -118,10 +139,100 @@ def test_a_bad_row_is_named_with_file_and_row_in_one_line(tmp_path: Path, name: 
     assert "\n" not in message
 
 
+def test_bytes_that_are_no_text_are_named_by_row(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_bytes(b"user_id,item_id,ts\nu,i,1000000000001\nu,\xff,1000000000001\n")
+    with pytest.raises(EventsFileError, match=r"item_id is not UTF-8: .* row=3"):
+        load_events([tmp_path / "e.csv"])
+
+
+def test_a_quote_that_is_never_closed_is_found_where_it_may_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_pieces, "PIECE_BYTES", 100)
+    path = tmp_path / "e.csv"
+    row = "u,i,1000000000001\n"
+    path.write_text("user_id,item_id,ts\n" + 20 * row + '"' + 20 * row)
+    with pytest.raises(EventsFileError, match=r"is a quote not closed\?: .* row>=(\d+)") as refused:
+        load_events([path])
+    assert 15 < int(str(refused.value).rpartition(">=")[2]) <= 22
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl", "e.parquet"])
+@pytest.mark.parametrize(
+    ("reading", "missing"),
+    [
+        (Reading({"user_id": "customer"}), "customer"),
+        (Reading({"type": "kind"}), "kind"),
+        (Reading({}, {"brand": "BRAND_ID"}), "BRAND_ID"),
+    ],
+)
+def test_a_named_column_that_is_not_there_is_refused_with_those_that_are(
+    tmp_path: Path, name: str, reading: Reading, missing: str
+) -> None:
+    path, columns = tmp_path / name, {"user_id": "u", "item_id": "i", "ts": T}
+    if name == "e.parquet":
+        pyarrow.parquet.write_table(pa.table({key: [value] for key, value in columns.items()}), path)
+    else:
+        path.write_text(f"user_id,item_id,ts\nu,i,{T}\n" if name == "e.csv" else json.dumps(columns))
+    with pytest.raises(EventsFileError, match=rf"missing={missing} .*have=user_id,item_id,ts"):
+        load_events([path], reading=reading)
+
+
+def test_a_given_unit_of_time_holds_for_numbers_whose_size_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("user_id,item_id,ts\nu,i,-86400\n")
+    assert load_events([path], reading=Reading(time_unit="s")).ts_ms.tolist() == [-86_400_000]
+    assert load_events([path], reading=Reading(time_unit="ms")).ts_ms.tolist() == [-86_400]
+    for unit, reason in (("auto", "too small"), ("iso", "no ISO 8601 text")):
+        with pytest.raises(EventsFileError, match=rf"{reason}.* ts=-86400 .*row=2"):
+            load_events([path], reading=Reading(time_unit=unit))
+
+
+def test_the_unit_of_a_parquet_time_stamp_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "e.parquet"
+    times = pa.array([T], pa.int64()).cast(pa.timestamp("ms"))
+    pyarrow.parquet.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], "ts": times}), path)
+    assert load_events([path], reading=Reading(time_unit="iso")).ts_ms.tolist() == [T]
+    with pytest.raises(EventsFileError, match="leave out --time-unit"):
+        load_events([path], reading=Reading(time_unit="s"))
+
+
+def test_a_huge_unsigned_number_is_no_date(tmp_path: Path) -> None:
+    path = tmp_path / "e.parquet"
+    numbers = pa.array([T, 2**64 - 1], pa.uint64())
+    pyarrow.parquet.write_table(pa.table({"user_id": ["u", "u"], "item_id": ["i", "i"], "ts": numbers}), path)
+    with pytest.raises(EventsFileError, match=rf"ts={2**64 - 1} .*row=2"):
+        load_events([path], reading=Reading(time_unit="ms"))
+
+
+def test_mapped_numbers_of_json_lines_are_texts_and_columns_join_the_attributes(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    row = {"user_id": 7, "sku": 8, "when": T, "attributes": {"a": "x", "size": "s"}, "size": 3, "tags": ["p", "q"]}
+    path.write_text(json.dumps(row | {"organic": True}) + "\n")
+    attributes = {"size": "size", "tags": "tags", "organic": "organic", "own": "sku"}
+    named = Reading({"user_id": "user_id", "item_id": "sku", "ts": "when"}, attributes)
+    (record,) = iter_records(path, named)
+    assert record == {
+        "user_id": "7",
+        "item_id": "8",
+        "ts": T,
+        "attributes": {"a": ["x"], "size": ["3"], "tags": ["p", "q"], "organic": ["true"], "own": ["8"]},
+    }
+
+
+def test_parquet_lists_and_numbers_are_attributes_too(tmp_path: Path) -> None:
+    path = tmp_path / "e.parquet"
+    table = {"user_id": ["u", "v"], "item_id": [1, 2], "ts": [T, T], "tags": [["p", "q"], None], "shelf": [4, None]}
+    pyarrow.parquet.write_table(pa.table(table), path)
+    records = list(iter_records(path, Reading({}, {"tags": "tags", "shelf": "shelf"})))
+    assert records[0]["attributes"] == {"tags": ["p", "q"], "shelf": ["4"]}
+    assert records[1] == {"user_id": "v", "item_id": "2", "ts": T}
+
+
 def test_a_parquet_column_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.parquet"
-    pyarrow.parquet.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], "ts": ["1"]}), path)
-    with pytest.raises(EventsFileError, match="ts must be an integer"):
+    pyarrow.parquet.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], "ts": [1.5]}), path)
+    with pytest.raises(EventsFileError, match="ts must be integers"):
         load_events([path])
 
 
@@ -132,6 +243,36 @@ def test_missing_unreadable_and_unknown_files_are_named(tmp_path: Path) -> None:
     for name in ("missing.csv", "missing.jsonl", "e.parquet", "e.jsonl.gz", "e.csv", "e.xlsx"):
         with pytest.raises(EventsFileError, match=name):
             load_events([tmp_path / name])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("l.csv", "user_id,age\n1,2\n2,3\n1,4\n", "stands twice.* user=1 first_row=2 .*row=4"),
+        ("l.csv", "user_id,age\n1,2\n,3\n", "user_id is empty: .*row=3"),
+        ("l.csv", "user_id,age\n1,2\n2,3,4\n", "another number of columns.*row=3"),
+        ("l.csv", "user_id,age,age\n1,2,3\n", "column stands twice: column=age"),
+        ("l.csv", "user_id\n1\n", "need a row per user and a column"),
+        ("l.csv", "user_id,age\n", "need a row per user and a column"),
+        ("l.jsonl", '{"user_id": "1", "age": 2}\n\n{"user_id": 1, "age": 2}\n', "stands twice.* first_row=1 .*row=3"),
+        ("l.jsonl", '{"user_id": "1", "age": 2}\n{"user": "2", "age": 2}\n', "missing=user_id .*row=2 have=user,age"),
+        ("l.jsonl", '{"user_id": "1", "age": {"years": 2}}\n', "row=1"),
+        ("l.xlsx", "", "unknown kind of file"),
+    ],
+)
+def test_labels_that_are_wrong_are_named_with_their_rows(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(EventsFileError, match=reason):
+        load_labels(tmp_path / name)
+
+
+def test_labels_name_their_users_in_any_column_and_come_in_every_format(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("age,customer\n30,7\n")
+    (tmp_path / "l.jsonl.gz").write_bytes(gzip.compress(b'{"age": 30, "customer": 7}\n'))
+    pyarrow.parquet.write_table(pa.table({"age": [30], "customer": [7]}), tmp_path / "l.parquet")
+    for name in ("l.csv", "l.jsonl.gz", "l.parquet"):
+        labels = load_labels(tmp_path / name, "customer")
+        assert (labels.users, labels.columns) == (["7"], {"age": ["30"]})
 
 
 def test_labels_are_texts_by_column(tmp_path: Path) -> None:
@@ -145,33 +286,74 @@ def test_labels_are_texts_by_column(tmp_path: Path) -> None:
 
 def test_labels_without_users_are_refused(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("user,age\n1,2\n")
-    with pytest.raises(EventsFileError, match="need user_id"):
+    with pytest.raises(EventsFileError, match=r"missing=user_id .* have=user,age"):
         load_labels(tmp_path / "l.csv")
 
 
 def test_a_parquet_file_is_read_by_row_group_and_rows_are_numbered_through(tmp_path: Path) -> None:
     path = tmp_path / "e.parquet"
-    columns = {"user_id": ["a", "b", "c", "d", ""], "item_id": list("vwxyz"), "ts": [5, 4, 3, 2, 1]}
+    columns = {"user_id": ["a", "b", "c", "d", ""], "item_id": list("vwxyz"), "ts": [T + 5, T + 4, T + 3, T + 2, T + 1]}
     pyarrow.parquet.write_table(pa.table(columns).slice(0, 4), path, row_group_size=3)
     assert [len(part.ts_ms) for part in read_parts(path)] == [3, 1]
-    assert load_events([path]).ts_ms.tolist() == [2, 3, 4, 5]
+    assert load_events([path]).ts_ms.tolist() == [T + 2, T + 3, T + 4, T + 5]
     assert read_columns(path).item_id.to_pylist() == list("vwxy")
     pyarrow.parquet.write_table(pa.table(columns), path, row_group_size=3)
     with pytest.raises(EventsFileError, match=r"user_id is empty: .* row=5"):
         load_events([path])
 
 
-def test_more_events_than_fit_become_whole_lives_of_some_users(tmp_path: Path) -> None:
-    n_users, n_each = 400, 7
-    users = [f"u{row % n_users}" for row in range(n_users * n_each)]
-    table = pa.table({"user_id": users, "item_id": users, "ts": list(range(len(users)))})
-    orders = (table, table.take(pa.array(range(len(users) - 1, -1, -1))))
-    kept = []
-    for place, rows in enumerate(orders):
-        path = tmp_path / f"{place}.parquet"
-        pyarrow.parquet.write_table(rows, path, row_group_size=250)
-        kept.append(load_events([path], events_max=1000))
-    events = kept[0]
-    assert 500 < len(events) <= 1000
-    assert set(np.bincount(events.user).tolist()) == {n_each}
-    assert set(kept[1].users) == set(events.users)
+N_USERS, N_EACH = 600, 200
+
+
+def write_many(path: Path) -> Path:
+    """Events of users that come by in turn."""
+    rows = range(N_USERS * N_EACH)
+    if path.suffix == ".parquet":
+        users = [f"u{row % N_USERS}" for row in rows]
+        table = pa.table({"user_id": users, "item_id": users, "ts": [T + row for row in rows]})
+        pyarrow.parquet.write_table(table, path, row_group_size=1000)
+    elif path.suffix == ".csv":
+        lines = (f"u{row % N_USERS},u{row % N_USERS},{T + row}\n" for row in rows)
+        path.write_text("user_id,item_id,ts\n" + "".join(lines))
+    else:
+        event = '{{"user_id":"u{0}","item_id":"u{0}","ts":{1}}}\n'
+        text = "".join(event.format(row % N_USERS, T + row) for row in rows).encode()
+        path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl", "e.jsonl.gz", "e.parquet"])
+def test_a_sample_of_whole_lives_never_holds_more_than_a_piece_beside_it_in_every_format(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, held = write_many(tmp_path / name), []
+    monkeypatch.setattr(file_pieces, "PIECE_BYTES", 1 << 13)
+    before = pa.total_allocated_bytes()
+
+    def watched() -> Iterator[Columns]:
+        for part in read_parts(path):
+            held.append(pa.total_allocated_bytes() - before)
+            yield part
+
+    tracemalloc.start()
+    try:
+        kept = Columns.joined(sample_parts(watched(), 5000))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(held) > 50
+    whole = read_columns(path)
+    assert max(held) < (whole.user_id.nbytes + whole.item_id.nbytes + whole.ts_ms.nbytes) / 3
+    # As Python's objects all rows are over 20 MB.
+    assert peak < 4e6
+    lives = Counter(kept.user_id.to_pylist())
+    assert 2500 < lives.total() <= 5000
+    assert set(lives.values()) == {N_EACH}
+    assert load_events([path], events_max=5000).users == list(lives)
+
+
+def test_a_sample_is_of_the_same_users_in_any_order(tmp_path: Path) -> None:
+    table = pyarrow.parquet.read_table(write_many(tmp_path / "0.parquet"))
+    pyarrow.parquet.write_table(table.take(pa.array(range(len(table) - 1, -1, -1))), tmp_path / "1.parquet")
+    first, second = (load_events([tmp_path / f"{place}.parquet"], events_max=5000) for place in range(2))
+    assert set(first.users) == set(second.users)

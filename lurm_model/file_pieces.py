@@ -1,0 +1,179 @@
+"""Files of rows, a piece at a time: CSV, JSON lines (plain or ``.gz``) and Parquet may be larger than memory.
+
+A piece is a table, or lines, and the number of each of its rows in the file. In CSV the header is row 1 and a row may
+be several lines; in JSON lines rows are lines, in Parquet they count from 1. A refusal names file and row.
+"""
+
+import gzip
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from lurm_model.errors import EventsFileError
+
+# How much text is read at once, and 32 times ahead by pyarrow; also the longest row a CSV file may have.
+PIECE_BYTES = 2 << 20
+# How much of a value that is refused is shown.
+SHOWN_MAX = 80
+CSV, JSON_LINES, PARQUET = "csv", "json lines", "parquet"
+KINDS = {".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".parquet": PARQUET}
+
+# What pyarrow says of such a row. Its handler of invalid rows would say it too, but not of one that is no UTF-8.
+WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+
+Rows = Sequence[int]
+Choose = Callable[[Sequence[str]], Sequence[str]]
+T = TypeVar("T")
+
+
+def kind_of(path: Path) -> str:
+    """What kind of file this is, by its name."""
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    kind = KINDS.get(suffix.lower())
+    if kind is None or (kind == PARQUET and path.suffix == ".gz"):
+        raise EventsFileError(f"unknown kind of file, use one of {', '.join(KINDS)} (or .gz of text): file={path}")
+    return kind
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Whatever keeps a file from being read, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise EventsFileError(
+            f"cannot read the file: file={path} reason={error.strerror or one_line(error)}"
+        ) from error
+    except (EOFError, UnicodeDecodeError, pa.ArrowException, zlib.error) as error:
+        raise EventsFileError(f"cannot read the file: file={path} reason={one_line(error)}") from error
+
+
+def csv_pieces(path: Path, choose: Choose) -> Iterator[tuple[Any, Rows]]:
+    """The chosen columns of a CSV file as bytes, checked for their number in every row."""
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    # With threads a row does not know its number.
+    read = pyarrow.csv.ReadOptions(block_size=PIECE_BYTES, use_threads=False)
+    row = 2
+    try:
+        with pyarrow.csv.open_csv(path, read, parse) as head:
+            wanted = list(choose(head.schema.names))
+        types = dict.fromkeys(wanted, pa.binary())
+        convert = pyarrow.csv.ConvertOptions(include_columns=wanted, column_types=types, strings_can_be_null=False)
+        with pyarrow.csv.open_csv(path, read, parse, convert) as batches:
+            for batch in batches:
+                yield pa.Table.from_batches([batch]), range(row, row + len(batch))
+                row += len(batch)
+    except pa.ArrowInvalid as error:
+        if wrong := WRONG_ROW.search(str(error)):
+            number, header, columns = wrong.groups()
+            refuse(path, int(number), "another number of columns than the header", columns=columns, header=header)
+        if "straddling" in str(error):
+            raise EventsFileError(
+                f"a row is longer than {PIECE_BYTES} bytes, is a quote not closed?: file={path} row>={row}"
+            ) from error
+        raise
+
+
+def parquet_pieces(path: Path, choose: Choose) -> Iterator[tuple[Any, Rows]]:
+    """The chosen columns of a Parquet file by row group."""
+    row = 1
+    with pyarrow.parquet.ParquetFile(path) as file:
+        wanted = list(choose(file.schema_arrow.names))
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=wanted)
+            table.validate(full=True)
+            yield table, range(row, row + len(table))
+            row += len(table)
+
+
+def line_pieces(path: Path) -> Iterator[tuple[list[bytes], list[int]]]:
+    """The lines that are not blank."""
+    row = 1
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        while lines := file.readlines(PIECE_BYTES):
+            there = [(line, number) for number, line in enumerate(lines, row) if line.strip()]
+            row += len(lines)
+            if there:
+                yield [line for line, _ in there], [number for _, number in there]
+
+
+def decode(decoder: msgspec.json.Decoder[T], text: bytes, path: Path, row: int, what: str = "") -> T:
+    """A line, or a value in it."""
+    try:
+        return decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        refuse(path, row, what + one_line(error))
+
+
+def fields_of(line: bytes, path: Path, row: int) -> list[str]:
+    """The names a line of JSON has."""
+    return list(decode(msgspec.json.Decoder(dict[str, msgspec.Raw]), line, path, row))
+
+
+def check_columns(path: Path, required: Sequence[str], names: Sequence[str], row: int = 1) -> None:
+    """Refuse a file without these columns, or with one of them twice."""
+    counts = Counter(names)
+    have = f"file={path} row={row} have={','.join(names)}"
+    if missing := [name for name in required if not counts[name]]:
+        raise EventsFileError(f"column is missing: missing={','.join(missing)} {have}")
+    if twice := [name for name in required if counts[name] > 1]:
+        raise EventsFileError(f"column stands twice: column={twice[0]} {have}")
+
+
+def texts(path: Path, table: Any, name: str, rows: Rows) -> Any:
+    """A column as one array of texts."""
+    column = table[name]
+    if pa.types.is_nested(column.type):
+        refuse(path, rows[0] if len(rows) else 1, f"{name} must be single values", type=column.type)
+    try:
+        return column.cast(pa.string()).combine_chunks()
+    except pa.ArrowInvalid:
+        valid = pa.array([_is_text(value) for value in column.to_pylist()], pa.bool_())
+        check(path, valid, rows, f"{name} is not UTF-8")
+        raise
+
+
+def filled_texts(path: Path, table: Any, name: str, rows: Rows) -> Any:
+    """A column of texts none of which is empty."""
+    column = texts(path, table, name, rows)
+    filled = pc.greater(pc.binary_length(column), 0)
+    check(path, filled, rows, f"{name} is empty")
+    return column
+
+
+def check(path: Path, valid: Any, rows: Rows, reason: str, **shown: Any) -> None:
+    """Refuse the first row that is not valid, with its values of these columns; nulls are not valid."""
+    bad = np.flatnonzero(~pc.fill_null(valid, False).to_numpy(zero_copy_only=False).astype(bool))
+    if len(bad):
+        index = int(bad[0])
+        refuse(path, rows[index], reason, **{name: column[index] for name, column in shown.items()})
+
+
+def refuse(path: Path, row: int, reason: str, **facts: object) -> NoReturn:
+    """Say what is wrong with a row."""
+    shown = "".join(f"{name}={one_line(value)[:SHOWN_MAX]} " for name, value in facts.items())
+    raise EventsFileError(f"{reason}: {shown}file={path} row={row}")
+
+
+def one_line(what: object) -> str:
+    """An error or a value as text without line breaks."""
+    return " ".join(str(what).split())
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""How to read a file of events: which columns are what, which become attributes, and what unit its time stamps have."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+REQUIRED = ("user_id", "item_id", "ts")
+OPTIONAL = ("type", "attributes")
+TARGETS = (*REQUIRED, *OPTIONAL)
+TIME_UNITS = ("auto", "s", "ms", "iso")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file of events may be told of itself; the defaults read user_id, item_id, ts, type and attributes.
+
+    ``columns`` maps these five to the file's own columns, ``attributes`` names of attributes to columns of one value.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    time_unit: str = "auto"
+
+    @classmethod
+    def parse(cls, columns: Sequence[str], attributes: Sequence[str] = (), time_unit: str = "auto") -> "Reading":
+        """The reading told by ``TARGET=COLUMN`` texts, and ``NAME=COLUMN`` or ``COLUMN`` ones for attributes.
+
+        **Raises** ``ValueError`` for a text of another form, an unknown target, and whatever stands twice.
+        """
+        pairs = [_pair(text) for text in columns]
+        if unknown := [target for target, _ in pairs if target not in TARGETS]:
+            raise ValueError(f"{unknown[0]!r} is no column of events, use {', '.join(TARGETS)}")
+        _refuse_twice([target for target, _ in pairs])
+        _refuse_twice([column for _, column in pairs])
+        meant = {column: target for target, column in pairs}
+        if taken := [name for name in REQUIRED if name in meant and name not in dict(pairs)]:
+            raise ValueError(f"the column {taken[0]!r} is {meant[taken[0]]}, say which one is {taken[0]}")
+        named = [_pair(text if "=" in text else f"{text}={text}") for text in attributes]
+        _refuse_twice([name for name, _ in named])
+        return cls(dict(pairs), dict(named), time_unit)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The column each target is read from, where the file has it."""
+        taken = set(self.columns.values())
+        return {target: target for target in TARGETS if target not in taken} | dict(self.columns)
+
+    @property
+    def required(self) -> list[str]:
+        """The columns a file must have."""
+        named = [name for target, name in self.sources.items() if target in REQUIRED or target in self.columns]
+        return list(dict.fromkeys([*named, *self.attributes.values()]))
+
+
+# A file whose columns are named like ours.
+AS_NAMED = Reading()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, column = text.partition("=")
+    if not name or not column:
+        raise ValueError(f"{text!r} is not NAME=COLUMN")
+    return name, column
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice")
