@@ -61,6 +61,13 @@ class Bundle:
         """The scales the model reads, finest first."""
         return self.config.scale_objects
 
+    @property
+    def learned_until_ms(self) -> int | None:
+        """The time of the newest event it learned from, Unix milliseconds; None if the manifest does not say."""
+        training = self.manifest.get("training")
+        last = training.get("ts_ms_last") if isinstance(training, dict) else None
+        return last if type(last) is int else None
+
     def smen(self) -> Smen:
         """The network with this bundle's weights, on the CPU."""
         smen = Smen(self.config)

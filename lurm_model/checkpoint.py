@@ -31,4 +31,6 @@ def load_state(path: Path | None) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint cannot be read, remove it to begin again: file={path} reason={reason}"
         ) from error
-    return dict(state)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"checkpoint holds no training, remove it to begin again: file={path}")
+    return state

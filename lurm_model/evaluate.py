@@ -17,7 +17,7 @@ from lurm_model.probe import probe_auc, probe_aucs
 from lurm_model.progress import Progress, silent
 from lurm_model.report import Cell, Report
 from lurm_model.tasks import Task, eligible
-from lurm_model.train import EPOCHS, train_smen
+from lurm_model.train import train_smen
 from lurm_model.weighting import Float32
 from state.history import resolve
 from state.periods import MS_PER_DAY, Int64, day_of
@@ -148,6 +148,6 @@ def _with_anchors(bundle: Bundle, events: Events, n_anchors: int, progress: Prog
     config = replace(bundle.config, n_anchors=n_anchors, n_recurrent=n_recurrent)
     interest = item_interests(bundle, events)
     rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
-    options = LearnOptions(EPOCHS, seed=0, device=choose_device("auto"))
+    options = LearnOptions(None, seed=0, device=choose_device("auto"))
     weights, history = train_smen(bundle.codebook, config, rows, options, progress)
     return Bundle.build(config, bundle.codebook, weights, {}, history)

@@ -13,6 +13,7 @@ import torch
 
 from lurm_model.checkpoint import load_state, save_state
 from lurm_model.contrast import indicators
+from lurm_model.errors import CheckpointError
 from lurm_model.objective import WEIGHTS, Objective, Weights, log_popularity
 from lurm_model.progress import Progress
 from lurm_model.smen import Smen
@@ -25,6 +26,7 @@ BATCH_USERS = 256
 # Interest vectors start from what the items taught and should stay near; the rest starts from nothing.
 LEARNING_RATE = 5e-3
 INTERESTS_LEARNING_RATE = 1e-3
+EPOCHS = 3
 # Few users make few batches: they are gone through more often, so that something is learned at all.
 STEPS_MIN = 40
 # More users than this add nothing to an epoch but time; every epoch draws its own.
@@ -43,9 +45,13 @@ History = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class LearnOptions:
-    """How to learn. ``checkpoint`` is a file to go on from and to save to after every epoch."""
+    """How to learn. ``checkpoint`` is a file to go on from and to save to after every epoch.
 
-    epochs: int
+    ``epochs`` None means `EPOCHS`, more where these make fewer than `STEPS_MIN` steps, fewer once they no longer help.
+    A number is done exactly. Either way the best weights are kept.
+    """
+
+    epochs: int | None
     seed: int
     device: str = "cpu"
     checkpoint: Path | None = None
@@ -78,7 +84,8 @@ class _Learner:
         groups: list[dict[str, Any]] = [{"params": [interests], "lr": INTERESTS_LEARNING_RATE}, {"params": rest}]
         self._optimiser = torch.optim.Adam(groups, LEARNING_RATE)
         self._batches = -(-min(len(self._users), EPOCH_USERS_MAX) // BATCH_USERS)
-        self._epochs = max(options.epochs, -(-STEPS_MIN // self._batches)) if options.epochs else 0
+        enough = max(EPOCHS, -(-STEPS_MIN // max(1, self._batches)))
+        self._epochs = enough if options.epochs is None else options.epochs
         self._history: History = {}
         self._best: dict[str, torch.Tensor] = {}
 
@@ -86,7 +93,7 @@ class _Learner:
     def finished(self) -> bool:
         """Whether there is nothing left to do: all epochs are over, or none of the last ones helped."""
         done = len(self._history.get("loss", []))
-        losses = self._history.get("held_out", [])
+        losses = self._history.get("held_out", []) if self._options.epochs is None else []
         return done >= self._epochs or (len(losses) > 0 and done - 1 - _best_epoch(losses) >= PATIENCE)
 
     def epoch(self, progress: Progress) -> None:
@@ -136,12 +143,19 @@ class _Learner:
         return f"epoch {len(self._history['loss'])}: {facts}"
 
     def resume(self) -> None:
-        """Go on where the checkpoint stands, if there is one."""
+        """Go on where the checkpoint stands, if there is one. **Raises** `CheckpointError`: it is another network's."""
         state = load_state(self._options.checkpoint)
-        if state:
+        if not state:
+            return
+        try:
             self._objective.load_state_dict(state["objective"])
             self._optimiser.load_state_dict(state["optimiser"])
-            self._history, self._best = state["history"], state["best"]
+            self._history, self._best = dict(state["history"]), dict(state["best"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            facts = f"file={self._options.checkpoint} reason={' '.join(str(error).split())[:200]}"
+            raise CheckpointError(
+                f"checkpoint is of another model or version, remove it to begin again: {facts}"
+            ) from error
 
     def save(self) -> None:
         """Leave a checkpoint."""

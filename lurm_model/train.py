@@ -1,7 +1,9 @@
 """Training, events -> bundle: items are embedded and clustered into a codebook, SMEN learns from two views of users."""
 
 import json
-from dataclasses import dataclass, replace
+import platform
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from lurm_model.clustering import kmeans
 from lurm_model.codebook import Codebook, content_id
 from lurm_model.config import SmenConfig
 from lurm_model.encoder import choose_device
-from lurm_model.errors import TrainingDataError
+from lurm_model.errors import BundleError, CheckpointError, TrainingDataError
 from lurm_model.events import Events, day_rows
 from lurm_model.items import ItemVectors, embed_items
 from lurm_model.learning import History, LearnOptions, learn
@@ -25,7 +27,6 @@ from state.periods import Int64, day_of, parse_scales
 USERS_MIN = 100
 ITEMS_MIN = 100
 INTERESTS_MAX = 10_000
-EPOCHS = 3
 # The width of item vectors is the width of an anchor: interest vectors start from the centroids.
 D_ITEM = 64
 
@@ -34,14 +35,15 @@ D_ITEM = 64
 class TrainOptions:
     """What a training may be told; the defaults need no tuning.
 
-    ``n_interests`` None means half the items, at most `INTERESTS_MAX`. ``checkpoint`` is a folder: a training that was
-    interrupted goes on there, another one keeps out of its way.
+    ``n_interests`` None means half the items, at most `INTERESTS_MAX`; ``epochs`` None as many as it needs (see
+    `LearnOptions`). ``checkpoint`` is a folder: a training that was interrupted goes on there, another one keeps out of
+    its way.
     """
 
     scales: str = "day,month"
     n_interests: int | None = None
     d_item: int = D_ITEM
-    epochs: int = EPOCHS
+    epochs: int | None = None
     seed: int = 0
     device: str = "auto"
     checkpoint: Path | None = None
@@ -59,11 +61,11 @@ def train(events: Events, options: TrainOptions = TrainOptions(), progress: Prog
     place = _checkpoint(events, options)
     config, codebook, interest = _started(events, options, place, progress)
     rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
-    learn_options = LearnOptions(
-        options.epochs, options.seed, choose_device(options.device), place and place / "smen.pt"
-    )
+    device = choose_device(options.device)
+    learn_options = LearnOptions(options.epochs, options.seed, device, place and place / "smen.pt")
     weights, history = train_smen(codebook, config, rows, learn_options, progress)
-    return Bundle.build(config, codebook, weights, _summary(events, options), history)
+    training = _summary(events) | {"options": _told(options), "device": _name_of(device), "versions": _versions()}
+    return Bundle.build(config, codebook, weights, training, history)
 
 
 def train_smen(
@@ -79,7 +81,7 @@ def _checkpoint(events: Events, options: TrainOptions) -> Path | None:
     """Where this very training keeps its checkpoints: named by its data and by every option but the epochs."""
     if options.checkpoint is None:
         return None
-    told = replace(options, epochs=0, checkpoint=None, device="")
+    told = replace(options, epochs=None, checkpoint=None, device="")
     columns = (getattr(events, name).tobytes() for name in ("user", "item", "ts_ms", "weight"))
     names = (json.dumps(part).encode() for part in (events.users, events.items, events.item_attributes))
     return options.checkpoint / content_id(repr(told).encode(), *columns, *names)
@@ -91,7 +93,12 @@ def _started(
     """Configuration, codebook and the interest of every item, made now or before this training was interrupted."""
     path = place and place / "codebook"
     if path and path.exists():
-        stage = Bundle.load(path)
+        try:
+            stage = Bundle.load(path)
+        except BundleError as error:
+            raise CheckpointError(
+                f"checkpoint's codebook cannot be used, remove it to begin again: folder={path} reason={error}"
+            ) from error
         interest_of = stage.codebook.interest_of
         return stage.config, stage.codebook, np.array([interest_of[item] for item in events.items], np.int64)
     codebook, interest = make_codebook(events, options, progress)
@@ -147,13 +154,27 @@ def _idf(events: Events, interest: Int64, n_clusters: int) -> Float32:
     return np.append(inverse_frequency(len(events.users), frequency), np.float32(0))
 
 
-def _summary(events: Events, options: TrainOptions) -> dict[str, object]:
+def _summary(events: Events) -> dict[str, object]:
     return {
         "n_events": len(events),
+        "weight": int(events.weight.sum()),
         "n_users": len(events.users),
         "n_items": len(events.items),
         "ts_ms_first": int(events.ts_ms.min()),
         "ts_ms_last": int(events.ts_ms.max()),
-        "seed": options.seed,
-        "epochs": options.epochs,
     }
+
+
+def _told(options: TrainOptions) -> dict[str, object]:
+    """The options as plain data; where the checkpoints were is no part of a model."""
+    return {name: value for name, value in asdict(options).items() if name != "checkpoint"}
+
+
+def _name_of(device: str) -> str:
+    return f"{device} {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+
+
+def _versions() -> dict[str, str]:
+    """What a training depends on beside its data and options."""
+    found = {name: metadata.version(name) for name in ("lurm-stream", "torch", "numpy", "scipy", "scikit-learn")}
+    return {"python": platform.python_version()} | found

@@ -25,7 +25,7 @@ from lurm_model.progress import silent
 from lurm_model.report import Report
 from lurm_model.smen import Smen
 from lurm_model.tasks import TA_FENG_CUT_MS, default_cut, event_tasks, ta_feng_tasks
-from lurm_model.train import EPOCHS, TrainOptions, make_codebook, start_smen
+from lurm_model.train import TrainOptions, make_codebook, start_smen
 from state.periods import day_of
 from tests.bench.machine import describe
 
@@ -62,7 +62,7 @@ class Variant:
     codebook: TrainOptions = OPTIONS
     start: Callable[[Smen], None] = _as_it_is
     weights: Weights = WEIGHTS
-    epochs: int = EPOCHS
+    epochs: int | None = None
     read: tuple[int | None, int | None] = (None, None)
 
 

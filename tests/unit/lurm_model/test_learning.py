@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lurm_model import learning
 from lurm_model.bundle import Bundle
@@ -38,11 +39,10 @@ def rows(population: tuple[Events, UserLabels], bundle: Bundle) -> Rows:
 
 
 def test_a_training_taken_up_at_its_checkpoint_equals_one_never_interrupted(
-    rows: Rows, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: Rows, bundle: Bundle, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(learning, "STEPS_MIN", 6)
-    whole, history = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(1, seed=5))
-    told = LearnOptions(1, seed=5, checkpoint=tmp_path / "new" / "smen.pt")
+    whole, history = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(6, seed=5))
+    told = LearnOptions(6, seed=5, checkpoint=tmp_path / "new" / "smen.pt")
     for step in (2, 5):
         with pytest.raises(Stopped):
             train_smen(bundle.codebook, bundle.config, rows, told, stop_after(step))
@@ -67,11 +67,23 @@ def test_held_out_users_end_a_training_that_no_longer_helps(
     monkeypatch.setattr(learning, "HELD_OUT_SHARE", 0.2)
     monkeypatch.setattr(learning, "LEARNING_RATE", 0.0)
     monkeypatch.setattr(learning, "INTERESTS_LEARNING_RATE", 0.0)
-    weights, metrics = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(30, seed=5))
+    monkeypatch.setattr(learning, "STEPS_MIN", 30)
+    weights, metrics = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(None, seed=5))
     assert len(metrics["held_out"]) == 1 + learning.PATIENCE
     assert set(metrics) == {"loss", "held_out", "alignment", "uniformity", "rank"}
     assert np.ptp(metrics["held_out"]) < 1e-4
     assert all(np.isfinite(array).all() for array in weights.values())
+    _, told = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(5, seed=5))
+    assert len(told["loss"]) == 5
+
+
+@pytest.mark.parametrize(("epochs", "done"), [(0, 0), (1, 1), (2, 2), (None, 4)])
+def test_epochs_that_are_given_are_done_exactly_and_else_as_many_as_make_enough_steps(
+    rows: Rows, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, epochs: int | None, done: int
+) -> None:
+    monkeypatch.setattr(learning, "STEPS_MIN", 4)
+    _, history = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(epochs, seed=5))
+    assert len(history.get("loss", [])) == done
 
 
 def test_trainings_share_a_folder_of_checkpoints_and_keep_out_of_each_others_way(tmp_path: Path) -> None:
@@ -91,3 +103,32 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(rows: Rows, bundle: Bundle,
     file.write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match=r"remove it to begin again: file=.*smen\.pt"):
         train_smen(bundle.codebook, bundle.config, rows, LearnOptions(1, seed=5, checkpoint=file), silent)
+
+
+@pytest.mark.parametrize("spoil", ["shape", "missing", "list"])
+def test_a_checkpoint_of_another_model_or_version_is_refused_in_one_line(
+    rows: Rows, bundle: Bundle, tmp_path: Path, spoil: str
+) -> None:
+    file = tmp_path / "smen.pt"
+    told = LearnOptions(1, seed=5, checkpoint=file)
+    train_smen(bundle.codebook, bundle.config, rows, told)
+    state = torch.load(file, weights_only=True)
+    if spoil == "shape":
+        name, tensor = next((name, tensor) for name, tensor in state["objective"].items() if tensor.ndim)
+        state["objective"][name] = tensor[:1]
+    elif spoil == "missing":
+        del state["optimiser"]
+    torch.save([state] if spoil == "list" else state, file)
+    with pytest.raises(CheckpointError, match=r"remove it to begin again: file=.*smen\.pt") as refused:
+        train_smen(bundle.codebook, bundle.config, rows, told)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_checkpoint_whose_codebook_is_damaged_is_refused(tmp_path: Path) -> None:
+    events, _ = synthetic(n_users=110, n_items=110, n_days=10, seed=2)
+    options = TrainOptions(n_interests=30, epochs=0, checkpoint=tmp_path)
+    train(events, options)
+    (codebook,) = tmp_path.glob("*/codebook/vocabulary.json")
+    codebook.write_text("{}")
+    with pytest.raises(CheckpointError, match="remove it to begin again: folder="):
+        train(events, options)
