@@ -4,37 +4,50 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lurm_model.reading import AS_NAMED, Reading
 from state.periods import parse_scales
+from stream.commands.reading import reading_options
 from stream.errors import ConfigInvalid, LurmError
+from stream.settings import Settings
 
 if TYPE_CHECKING:
     from lurm_model.bundle import Bundle
     from lurm_model.evaluate import Questions
-    from lurm_model.events import UserLabels
+    from lurm_model.events import Events, UserLabels
     from lurm_model.progress import Progress
     from lurm_model.report import Report
 
-EVENTS_HELP = "Events: .csv, .jsonl (also .gz) or .parquet with user_id, item_id, ts in ms; may be repeated."
+EVENTS_HELP = "Events: .csv, .jsonl (also .gz) or .parquet with user_id, item_id, ts; may be repeated."
 EVENTS_MAX_HELP = "More events than this are sampled: whole lives of half the users, a quarter, ..."
+EPOCHS_HELP = "Passes over the users, exactly. [default: 3, more if users are few, fewer once they no longer help]"
+BEFORE_HELP = "Learn only from what is before this date or time (ISO 8601, UTC), e.g. to evaluate on what is after."
 FUTURE_HELP = "Events as for `lurm train`; the last quarter of their time is the future to predict."
 CACHE = Path(tempfile.gettempdir()) / "lurm-datasets"
 PATH = click.Path(path_type=Path)
+BUNDLE_HELP = "Instead of training one; trained on nothing but what lies before the cut."
+EVENTS_MAX = click.option(
+    "--events-max", type=click.IntRange(1), default=20_000_000, show_default=True, help=EVENTS_MAX_HELP
+)
 TRAIN_EXAMPLES = """
 \b
 Examples:
   lurm train --events purchases.jsonl --out bundle
   lurm train --events 2024.parquet --events 2025.parquet --out bundle --scales day,week,month --interests 5000
+  lurm train --events sales.csv --column user_id=customer --column item_id=sku --column ts=when --attribute category \\
+    --out bundle
 """
 EVALUATE_EXAMPLES = """
 \b
 Examples:
   lurm evaluate --dataset ta-feng
-  lurm evaluate --events purchases.jsonl --users ages.csv --bundle bundle --json table.json
+  lurm evaluate --events purchases.jsonl --users ages.csv --users-id customer --json table.json
+  lurm evaluate --events purchases.jsonl --bundle trained-on-what-lies-before
   lurm evaluate --events purchases.jsonl --markdown table.md --plots plots
 """
 
@@ -47,20 +60,50 @@ def _scales(_context: click.Context, _option: click.Parameter, value: str) -> st
     return value
 
 
+def _instant(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """Unix milliseconds of a date or time; without a zone it is UTC."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no ISO 8601 date or time") from error
+    zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return (zoned - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
 @click.command(epilog=TRAIN_EXAMPLES)
 @click.option("--events", "files", type=PATH, multiple=True, required=True, metavar="FILE", help=EVENTS_HELP)
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="The bundle's folder.")
+@reading_options
+@click.option("--before", metavar="WHEN", callback=_instant, help=BEFORE_HELP)
 @click.option("--scales", default="day,month", show_default=True, callback=_scales, help="Scales the model reads.")
-@click.option("--events-max", type=click.IntRange(1), default=20_000_000, show_default=True, help=EVENTS_MAX_HELP)
-@click.option("--interests", type=click.IntRange(2), help="Size of the codebook. [default: half the items, <= 10000]")
-@click.option("--epochs", type=click.IntRange(0), default=3, show_default=True, help="Most passes over the users.")
+@EVENTS_MAX
+@click.option(
+    "--interests",
+    "n_interests",
+    type=click.IntRange(2),
+    help="Size of the codebook. [default: half the items, <= 10000]",
+)
+@click.option("--epochs", type=click.IntRange(0), help=EPOCHS_HELP)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal bundles.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--checkpoint", type=PATH, metavar="DIR", help="Save every epoch here; run again to go on after a stop.")
-def train(files: tuple[Path, ...], out: Path, events_max: int, interests: int | None, **options: Any) -> None:
-    """Train a model from a file of events and write it as a bundle.
+@click.pass_obj
+def train(
+    settings: Settings,
+    /,
+    files: tuple[Path, ...],
+    out: Path,
+    reading: Reading,
+    before: int | None,
+    events_max: int,
+    **options: Any,
+) -> None:
+    """Train a model from files of events and write it as a bundle.
 
-    Needs no tuning; 100 users and 100 items are enough to begin with. The bundle fixes the scales of the state.
+    Needs no tuning; 100 users and 100 items are enough to begin with. The bundle fixes the scales of the state. Events
+    weigh what the setting events.weights says of their type.
     """
     _refuse_out(out)
     with _refusals(), _progress() as progress:
@@ -69,9 +112,10 @@ def train(files: tuple[Path, ...], out: Path, events_max: int, interests: int | 
         from lurm_model.train import train as train_bundle  # noqa: PLC0415
 
         progress("reading", 0, 1)
-        events = load_events(files, events_max=events_max)
+        events = load_events(files, settings.events.weights, events_max, reading)
         progress("reading", 1, 1)
-        bundle = train_bundle(events, TrainOptions(n_interests=interests, **options), progress)
+        events = events if before is None else events.where(events.ts_ms < before)
+        bundle = train_bundle(events, TrainOptions(**options), progress)
         bundle.save(out)
     dims = bundle.manifest["dims"]
     click.echo(f"bundle={out} model_id={bundle.model_id} items={dims['n_items']} interests={dims['n_clusters']}")
@@ -80,15 +124,27 @@ def train(files: tuple[Path, ...], out: Path, events_max: int, interests: int | 
 @click.command(epilog=EVALUATE_EXAMPLES)
 @click.option("--dataset", type=click.Choice(["ta-feng"]), help="A public data set, downloaded once.")
 @click.option("--events", "files", type=PATH, multiple=True, metavar="FILE", help=FUTURE_HELP)
+@reading_options
 @click.option("--users", type=PATH, metavar="FILE", help="Labels: user_id and a column each.")
-@click.option("--bundle", "folder", type=PATH, metavar="DIR", help="Instead of training one.")
+@click.option(
+    "--users-id", default="user_id", show_default=True, metavar="COLUMN", help="Which column is their user_id."
+)
+@EVENTS_MAX
+@click.option("--bundle", "folder", type=PATH, metavar="DIR", help=BUNDLE_HELP)
 @click.option("--json", "json_path", type=PATH, metavar="FILE", help="Also write the table as JSON.")
 @click.option("--markdown", type=PATH, metavar="FILE", help="Also write the table in Markdown.")
 @click.option("--plots", type=PATH, metavar="DIR", help="Also draw AUC against size and history; trains more models.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many random splits.")
 @click.option("--cache", type=PATH, default=CACHE, show_default=True, metavar="DIR", help="Where downloads stay.")
+@click.pass_obj
 def evaluate(
-    dataset: str | None, files: tuple[Path, ...], folder: Path | None, plots: Path | None, seeds: int, **paths: Any
+    settings: Settings,
+    /,
+    dataset: str | None,
+    files: tuple[Path, ...],
+    reading: Reading,
+    plots: Path | None,
+    **given: Any,
 ) -> None:
     """Compare frozen embeddings with baselines: the AUC of a logistic regression on each, same users, same splits.
 
@@ -96,16 +152,21 @@ def evaluate(
     """
     if (dataset is None) == (not files):
         raise click.UsageError("give either --dataset or --events")
+    if dataset and (given["users"] or reading != AS_NAMED):
+        raise click.UsageError("--users, --column, --attribute and --time-unit go with --events")
     with _refusals(), _progress() as progress:
         from lurm_model import evaluate as evaluation  # noqa: PLC0415  # torch is slow to import
         from lurm_model import plots as drawing  # noqa: PLC0415
+        from lurm_model.datasets import load_events  # noqa: PLC0415  # pyarrow is slow to import
 
         if plots:
             drawing.require()
-        questions = _questions(files, paths["users"], paths["cache"], seeds)
-        bundle = _bundle(folder, questions, progress)
+        events = load_events(files, settings.events.weights, given["events_max"], reading) if files else None
+        labels = _labels(events, given["users"], given["users_id"])
+        questions = _questions(events, labels, given["cache"], given["seeds"])
+        bundle = _bundle(given["folder"], questions, progress)
         report = evaluation.evaluate(bundle, questions, progress)
-        _write(report, paths["json_path"], paths["markdown"])
+        _write(report, given["json_path"], given["markdown"])
         _print_table(report)
         if plots:
             sized = list(evaluation.by_size(bundle, questions, progress))
@@ -115,25 +176,54 @@ def evaluate(
             )
 
 
-def _questions(files: tuple[Path, ...], users: Path | None, cache: Path, seeds: int) -> "Questions":
+def _labels(events: "Events | None", path: Path | None, user_id: str) -> "UserLabels | None":
+    """What is known of the users of these events; says what no question can be made of."""
+    if events is None or path is None:
+        return None
+    from lurm_model.datasets import load_labels  # noqa: PLC0415  # pyarrow is slow to import
+
+    labels = load_labels(path, user_id)
+    if not set(labels.users) & set(events.users):
+        raise ConfigInvalid(
+            f"no user of --users has an event, is --users-id right?: file={path} column={user_id} "
+            f"first={labels.users[0]} first_of_events={events.users[0]}"
+        )
+    return labels
+
+
+def _questions(events: "Events | None", labels: "UserLabels | None", cache: Path, seeds: int) -> "Questions":
     from lurm_model import tasks  # noqa: PLC0415  # pyarrow is slow to import
-    from lurm_model.datasets import load_events, load_labels, ta_feng  # noqa: PLC0415
+    from lurm_model.datasets import ta_feng  # noqa: PLC0415
     from lurm_model.evaluate import Questions  # noqa: PLC0415
 
-    if not files:
-        events, labels = ta_feng(cache)
-        return Questions(events, tasks.ta_feng_tasks(events, labels), tasks.TA_FENG_CUT_MS, seeds)
-    events = load_events(files)
-    given: UserLabels | None = load_labels(users) if users else None
+    if events is None:
+        events, known = ta_feng(cache)
+        return Questions(events, tasks.ta_feng_tasks(events, known), tasks.TA_FENG_CUT_MS, seeds)
     cut_ms = tasks.default_cut(events)
-    return Questions(events, tasks.event_tasks(events, given, cut_ms), cut_ms, seeds)
+    asked = tasks.event_tasks(events, labels, cut_ms)
+    for name in labels.columns if labels else ():
+        if name not in asked:
+            need = f"two values of {tasks.LABEL_USERS_MIN} users of these events each"
+            click.echo(f"label {name} asks nothing, it needs {need}", err=True)
+    return Questions(events, asked, cut_ms, seeds)
 
 
 def _bundle(folder: Path | None, questions: "Questions", progress: "Progress") -> "Bundle":
+    """The bundle to evaluate: one that has seen nothing of what it is asked."""
     from lurm_model.bundle import Bundle  # noqa: PLC0415  # torch is slow to import
     from lurm_model.train import train as train_bundle  # noqa: PLC0415
 
-    return Bundle.load(folder) if folder else train_bundle(questions.before, progress=progress)
+    if folder is None:
+        return train_bundle(questions.before, progress=progress)
+    bundle = Bundle.load(folder)
+    cut = datetime.fromtimestamp(questions.cut_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    last_ms = bundle.learned_until_ms
+    if last_ms is None or last_ms >= questions.cut_ms:
+        raise ConfigInvalid(
+            f"the bundle may have learned from the future it is asked about, leave out --bundle or give one of "
+            f"`lurm train --before {cut}`: bundle={folder} ts_ms_last={last_ms} cut_ms={questions.cut_ms}"
+        )
+    return bundle
 
 
 def _write(report: "Report", json_path: Path | None, markdown: Path | None) -> None:

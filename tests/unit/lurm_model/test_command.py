@@ -1,13 +1,18 @@
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from lurm_model.bundle import Bundle
-from lurm_model.datasets import synthetic, write_events
+from lurm_model.datasets import load_events, synthetic, write_events
+from lurm_model.tasks import default_cut
 from stream.commands.model import evaluate, train
 from stream.errors import ConfigInvalid, LurmError
+from stream.settings import load
+from stream.soak.bundle import tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +23,7 @@ def events_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command, *arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], obj=load(None))
 
 
 def test_train_writes_a_bundle_that_loads(events_file: Path, tmp_path: Path) -> None:
@@ -29,18 +34,81 @@ def test_train_writes_a_bundle_that_loads(events_file: Path, tmp_path: Path) -> 
     assert Bundle.load(out).codebook.n_clusters == 20
 
 
-def test_evaluate_prints_and_writes_the_table(events_file: Path, bundle: Bundle, tmp_path: Path) -> None:
-    bundle.save(tmp_path / "bundle")
-    (tmp_path / "users.csv").write_text("user_id,half\n" + "".join(f"synthetic-{u},{u % 2}\n" for u in range(130)))
-    given = ("--events", events_file, "--users", tmp_path / "users.csv", "--bundle", tmp_path / "bundle")
+def train_until_the_cut(events_file: Path, out: Path) -> None:
+    cut = datetime.fromtimestamp(default_cut(load_events([events_file])) / 1000, UTC).isoformat()
+    result = run(train, "--events", events_file, "--out", out, "--interests", 20, "--epochs", 0, "--before", cut)
+    assert result.exit_code == 0, result.output
+
+
+def test_evaluate_prints_and_writes_the_table_and_leaves_the_bundle_alone(events_file: Path, tmp_path: Path) -> None:
+    train_until_the_cut(events_file, tmp_path / "bundle")
+    held = {path: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
+    rows = "".join(f"synthetic-{u},{u % 2},{u}\n" for u in range(130))
+    (tmp_path / "users.csv").write_text("customer,half,number\n" + rows)
+    given = ("--events", events_file, "--users", tmp_path / "users.csv", "--users-id", "customer")
     written = ("--json", tmp_path / "table.json", "--markdown", tmp_path / "table.md")
-    result = run(evaluate, *given, *written, "--seeds", 1)
+    result = run(evaluate, *given, "--bundle", tmp_path / "bundle", *written, "--seeds", 1)
     assert result.exit_code == 0, result.output
     assert "| mean_pooling_rf | 96 |" in (tmp_path / "table.md").read_text()
     tasks = json.loads((tmp_path / "table.json").read_text())["tasks"]
     assert list(tasks) == ["half", "churn", "preference"]
     assert 0 < tasks["churn"]["smen"]["auc"] <= 1
     assert "mean_pooling_rf" in result.output
+    assert "label number asks nothing" in result.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == held
+
+
+def test_a_bundle_that_saw_what_it_is_asked_about_is_refused(events_file: Path, tmp_path: Path) -> None:
+    assert run(train, "--events", events_file, "--out", tmp_path / "b", "--epochs", 0).exit_code == 0
+    result = run(evaluate, "--events", events_file, "--bundle", tmp_path / "b")
+    assert isinstance(result.exception, ConfigInvalid)
+    hint = re.search(r"--before (\S+)`", str(result.exception))
+    assert hint
+    train_again = run(train, "--events", events_file, "--out", tmp_path / "b", "--epochs", 0, "--before", hint[1])
+    assert train_again.exit_code == 0
+    last_ms = Bundle.load(tmp_path / "b").manifest["training"]["ts_ms_last"]
+    assert last_ms < default_cut(load_events([events_file]))
+
+
+def test_a_bundle_that_says_nothing_of_its_training_is_refused(events_file: Path, tmp_path: Path) -> None:
+    tiny_bundle().save(tmp_path / "b")
+    result = run(evaluate, "--events", events_file, "--bundle", tmp_path / "b")
+    assert "ts_ms_last=None" in str(result.exception)
+
+
+def test_evaluate_takes_a_sample_of_the_events_too(events_file: Path) -> None:
+    result = run(evaluate, "--events", events_file, "--events-max", 200)
+    assert re.search(r"too little to learn from, .*users=\d items", str(result.exception))
+
+
+def test_labels_of_other_users_are_refused(events_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "u.csv").write_text("user_id,age\nnobody,3\n")
+    result = run(evaluate, "--events", events_file, "--users", tmp_path / "u.csv")
+    assert isinstance(result.exception, ConfigInvalid)
+    assert "first=nobody" in str(result.exception)
+
+
+def test_named_columns_give_the_bundle_of_the_same_events_named_like_ours(events_file: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in events_file.read_text().splitlines()]
+    rows = [f"{e['ts'] // 1000},{e['attributes']['topic'][0]},{e['item_id']},{e['user_id']}" for e in lines]
+    (tmp_path / "sales.csv").write_text("when,shelf,sku,customer\n" + "\n".join(rows) + "\n")
+    named = [argument for pair in ("user_id=customer", "item_id=sku", "ts=when") for argument in ("--column", pair)]
+    few = ("--interests", 20, "--epochs", 0)
+    run(train, "--events", tmp_path / "sales.csv", *named, "--attribute", "topic=shelf", "--out", tmp_path / "a", *few)
+    run(train, "--events", events_file, "--out", tmp_path / "b", *few)
+    assert Bundle.load(tmp_path / "a").model_id == Bundle.load(tmp_path / "b").model_id
+
+
+def test_training_and_worker_count_an_event_by_the_same_weights(
+    events_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [json.loads(line) | {"type": "view"} for line in events_file.read_text().splitlines()]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setenv("LURM_EVENTS__WEIGHTS", '{"view": 3}')
+    run(train, "--events", tmp_path / "e.jsonl", "--out", tmp_path / "b", "--interests", 20, "--epochs", 0)
+    training = Bundle.load(tmp_path / "b").manifest["training"]
+    assert training["n_events"] == len(lines)
+    assert training["weight"] == 3 * len(lines)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +118,13 @@ def test_evaluate_prints_and_writes_the_table(events_file: Path, bundle: Bundle,
         ("--events", "e.jsonl"),
         ("--events", "e.jsonl", "--out", "o", "--scales", "month"),
         ("--out", "o", "--epochs", "-1"),
+        ("--events", "e.jsonl", "--out", "o", "--column", "colour=blue"),
+        ("--events", "e.jsonl", "--out", "o", "--column", "user_id"),
+        ("--events", "e.jsonl", "--out", "o", "--column", "user_id=a", "--column", "user_id=b"),
+        ("--events", "e.jsonl", "--out", "o", "--column", "user_id=a", "--column", "item_id=a"),
+        ("--events", "e.jsonl", "--out", "o", "--attribute", "a", "--attribute", "a=b"),
+        ("--events", "e.jsonl", "--out", "o", "--time-unit", "days"),
+        ("--events", "e.jsonl", "--out", "o", "--before", "soon"),
     ],
 )
 def test_misuse_of_train_exits_with_two(arguments: tuple[str, ...]) -> None:
@@ -59,6 +134,7 @@ def test_misuse_of_train_exits_with_two(arguments: tuple[str, ...]) -> None:
 def test_evaluate_wants_one_source() -> None:
     assert run(evaluate).exit_code == 2
     assert run(evaluate, "--dataset", "ta-feng", "--events", "e.jsonl").exit_code == 2
+    assert run(evaluate, "--dataset", "ta-feng", "--column", "user_id=customer").exit_code == 2
 
 
 def test_bad_input_is_a_refusal_with_exit_code_two_in_one_line(tmp_path: Path, events_file: Path) -> None:
