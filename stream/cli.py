@@ -42,6 +42,7 @@ class Target(NamedTuple):
 
 
 COMMANDS = {
+    "bundle": Target("stream.commands.bundle", "bundle", "Show what is in a model bundle, or verify it."),
     "console": Target("stream.commands.console", "console", "Serve a web page: partitions live, and users."),
     "consume": Target("stream.commands.consume", "consume", "Print embeddings as they are published."),
     "demo": Target("stream.commands.demo", "demo", "Run everything on real purchases, with a broker of its own."),
@@ -65,7 +66,7 @@ COMMANDS = {
 }
 _HELP = "stream.help"
 # These must work, and explain, when the settings are wrong.
-_WITHOUT_SETTINGS = {"metrics", "settings"}
+_WITHOUT_SETTINGS = {"bundle", "metrics", "settings"}
 
 
 class LazyGroup(click.Group):
