@@ -130,7 +130,7 @@ def test_produce_sends_lines_unchanged_where_kafkas_clients_would(
 
 def test_produce_makes_json_of_other_files_and_stops_at_max(settings: Settings, lurm: Run, tmp_path: Path) -> None:
     file = tmp_path / "events.csv"
-    file.write_text("user_id,item_id,ts\nann,i1,3\nbob,i2,1\nann,i3,2\n")
+    file.write_text("user_id,item_id,ts\nann,i1,1000000000003\nbob,i2,1000000000001\nann,i3,1000000000002\n")
     assert lurm("produce", file, "--max", 2, "--rate", 1000)[0] == 0
     records = read_records(settings, settings.topics.events, [0, 1])
     assert sorted((record.key, json.loads(record.value)["item_id"]) for record in records) == [
