@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 
 from lurm_model.weighting import Float32
+from state.periods import Int64
+
+# Numbers in one block of products of items and centroids: 64 MiB.
+_BLOCK = 1 << 24
+# Far more than a product of float32 vectors of length 1 is off.
+_NEAR = 1e-5
 
 
 def content_id(*parts: bytes) -> str:
@@ -67,9 +74,46 @@ class Codebook:
         shape = np.asarray(self.centroids.shape, "<i8").tobytes()
         return content_id(shape, np.ascontiguousarray(self.centroids, "<f4").tobytes())
 
-    def assign(self, attributes: Mapping[str, Sequence[str]]) -> int:
+    def assign(self, attributes: Mapping[str, Sequence[str] | str]) -> int:
         """The interest of an item never seen in training, from its attributes alone; `unknown` if no token is known."""
-        rows = [self.tokens[token] for token in attribute_tokens(attributes) if token in self.tokens]
-        if not rows:
-            return self.unknown
-        return int(np.argmax(self.centroids @ self.token_vectors[rows].mean(axis=0)))
+        return int(self.assign_many([attributes])[0])
+
+    def assign_many(self, item_attributes: Sequence[Mapping[str, Sequence[str] | str]]) -> Int64:
+        """The interest of each of these items, int64[n]; whichever others are asked for beside it."""
+        found = np.full(len(item_attributes), self.unknown, np.int64)
+        vectors = self._embed(item_attributes)
+        told = np.flatnonzero(vectors.any(axis=1))
+        n_block = max(1, _BLOCK // max(1, self.n_clusters))
+        for start in range(0, len(told), n_block):
+            rows = told[start : start + n_block]
+            found[rows] = _nearest(vectors[rows], self.centroids)
+        return found
+
+    def _embed(self, item_attributes: Sequence[Mapping[str, Sequence[str] | str]]) -> Float32:
+        """As training does: the mean of an item's known tokens, each once; zeros where none is known."""
+        known = self.tokens
+        rows = [
+            sorted({known[token] for token in attribute_tokens(each) if token in known}) for each in item_attributes
+        ]
+        n_tokens = np.array([len(row) for row in rows], np.int64)
+        share = np.repeat(1 / np.maximum(n_tokens, 1), n_tokens).astype(np.float32)
+        columns = np.array([column for row in rows for column in row], np.int64)
+        matrix = sp.csr_matrix(
+            (share, columns, np.append(0, np.cumsum(n_tokens))), (len(rows), len(self.token_vectors))
+        )
+        return np.asarray(matrix @ self.token_vectors, np.float32)
+
+
+def _nearest(vectors: Float32, centroids: Float32) -> Int64:
+    """The centroid with the largest product, int64[n].
+
+    How a matrix product rounds depends on its size, so what is near is compared again, one by one and in float64: an
+    item's interest must not depend on the items beside it.
+    """
+    scores = vectors @ centroids.T
+    best = scores.max(axis=1, keepdims=True)
+    near = ~(scores < best - _NEAR * np.linalg.norm(vectors, axis=1, keepdims=True))
+    item, cluster = np.nonzero(near)
+    exact = np.einsum("ij,ij->i", vectors[item].astype(np.float64), centroids[cluster].astype(np.float64))
+    first = np.lexsort((cluster, -exact, item))
+    return cluster[first][np.unique(item[first], return_index=True)[1]].astype(np.int64)

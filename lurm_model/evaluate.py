@@ -75,9 +75,10 @@ def encode_events(bundle: Bundle, events: Events, device: str = "auto") -> Float
 def item_interests(bundle: Bundle, events: Events) -> Int64:
     """Every item's interest, int64[n_items]: by the codebook, else from its attributes."""
     book = bundle.codebook
-    pairs = zip(events.items, events.item_attributes, strict=True)
-    known = ((book.interest_of.get(item), attributes) for item, attributes in pairs)
-    return np.array([book.assign(attributes) if found is None else found for found, attributes in known], np.int64)
+    found = np.array([book.interest_of.get(item, -1) for item in events.items], np.int64)
+    new = np.flatnonzero(found < 0)
+    found[new] = book.assign_many([events.item_attributes[item] for item in new.tolist()])
+    return found
 
 
 def evaluate(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Report:
