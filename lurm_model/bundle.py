@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,14 @@ class Bundle:
             "metrics": dict(metrics),
         }
         return cls(config, codebook, weights, manifest)
+
+    def with_items(self, interest_of: Mapping[str, int]) -> "Bundle":
+        """The same model with these items added: another ``model_id``, the same spaces; known items keep theirs."""
+        codebook = replace(self.codebook, interest_of={**interest_of, **self.codebook.interest_of})
+        n_new = len(codebook.interest_of) - len(self.codebook.interest_of)
+        training = dict(self.manifest.get("training", {}))
+        training["n_items_assigned"] = training.get("n_items_assigned", 0) + n_new
+        return self.build(self.config, codebook, self.weights, training, self.manifest.get("metrics", {}))
 
     def save(self, path: Path) -> None:
         """Write the folder; it appears whole or not at all, and replaces what was there."""

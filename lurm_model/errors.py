@@ -13,6 +13,10 @@ class EventsFileError(ModelError):
     """A file of events or labels cannot be read: name the file, the row and what is wrong with it, and stop."""
 
 
+class ItemsFileError(ModelError):
+    """A file of items cannot be read: name the file, the row and what is wrong with it, and stop."""
+
+
 class TrainingDataError(ModelError):
     """The events are too few to learn anything from: stop, ask for more."""
 

@@ -78,6 +78,22 @@ def test_a_new_item_changes_the_model_but_not_the_space(bundle: Bundle) -> None:
     assert other.model_id != bundle.model_id
 
 
+def test_added_items_are_another_model_of_the_same_spaces_and_known_items_keep_their_interest(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    known, interest = next(iter(bundle.codebook.interest_of.items()))
+    other = bundle.with_items({"brand new": 1, known: interest + 1})
+    assert other.codebook.interest_of == {**bundle.codebook.interest_of, "brand new": 1}
+    assert other.model_id != bundle.model_id
+    assert other.space_id == bundle.space_id
+    assert other.codebook.interest_space_id == bundle.codebook.interest_space_id
+    other.with_items({"newer": 2}).save(tmp_path / "bundle")
+    loaded = Bundle.load(tmp_path / "bundle")
+    assert loaded.codebook.interest_of["newer"] == 2
+    assert loaded.manifest["training"] == {**bundle.manifest["training"], "n_items_assigned": 2}
+    assert loaded.manifest["metrics"] == bundle.manifest["metrics"]
+
+
 def test_other_weights_are_another_space(bundle: Bundle) -> None:
     weights = {name: array + 1 for name, array in bundle.weights.items()}
     assert Bundle.build(bundle.config, bundle.codebook, weights, {}, {}).space_id != bundle.space_id

@@ -1,0 +1,133 @@
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from lurm_model.errors import ItemsFileError
+from lurm_model.item_files import read_items
+
+ROWS: list[dict[str, Any]] = [
+    {"item_id": "b", "attributes": {"kind": "old"}, "user_id": "u", "ts": 1},
+    {"item_id": "é", "attributes": None, "user_id": "u", "ts": 2},
+    {"item_id": "b", "attributes": {"kind": "tea", "tag": ["x", "y"]}, "user_id": "v", "ts": 3},
+    {"item_id": "b", "attributes": {}, "user_id": "v", "ts": 4},
+]
+
+
+def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path = path.with_suffix(".jsonl")
+    path.write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    return path
+
+
+def write_gzip(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path = path.with_suffix(".ndjson.gz")
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    return path
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    lines = ["ts,attributes,item_id"]
+    for row in rows:
+        text = json.dumps(row["attributes"]).replace('"', '""') if row["attributes"] is not None else ""
+        lines.append(f'{row["ts"]},"{text}",{row["item_id"]}')
+    path = path.with_suffix(".csv")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    def pairs(attributes: dict[str, Any] | None) -> list[tuple[str, list[str]]] | None:
+        return attributes and [(k, [v] if isinstance(v, str) else v) for k, v in attributes.items()]
+
+    kind = pa.map_(pa.string(), pa.list_(pa.string()))
+    columns = {
+        "item_id": pa.array([row["item_id"] for row in rows]),
+        "attributes": pa.array([pairs(row["attributes"]) for row in rows], kind),
+        "ts": pa.array([row["ts"] for row in rows]),
+    }
+    path = path.with_suffix(".parquet")
+    pyarrow.parquet.write_table(pa.table(columns), path, row_group_size=2)
+    return path
+
+
+def write_structs(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path = path.with_suffix(".parquet")
+    listed = [{"kind": None, "tag": None} | (row["attributes"] or {}) for row in rows]
+    columns = {"item_id": [row["item_id"] for row in rows], "attributes": listed}
+    pyarrow.parquet.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("write", [write_json_lines, write_gzip, write_csv, write_parquet, write_structs])
+def test_every_kind_of_file_gives_the_same_items_and_the_last_attributes_count(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    assert read_items(write(tmp_path / "items", ROWS)) == {"b": {"kind": ["tea"], "tag": ["x", "y"]}, "é": {}}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "truncated"),
+        ('{"attributes": {}}', "item_id"),
+        ('{"item_id": ""}', "item_id: Expected `str` of length >= 1"),
+        ('{"item_id": 7}', "item_id: Expected `str`"),
+        ('{"item_id": "\\ud800"}', "Input data"),
+        (json.dumps({"item_id": "é" * 200}), "item_id is longer than 256 bytes"),
+        ('{"item_id": "i", "attributes": {"a": 1}}', "attributes: Expected"),
+        ('{"item_id": "i", "attributes": [1]}', "attributes: Expected"),
+        ('{"item_id": "i", "attributes": "no json"}', "attributes: JSON is malformed"),
+        ('{"item_id": "i", "x": ' + "[" * 5_000, "recursion"),
+    ],
+    ids=range(10),
+)
+def test_a_row_that_is_no_item_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"item_id": "fine"}\n' + line + "\n")
+    with pytest.raises(ItemsFileError) as refused:
+        read_items(path)
+    assert reason in str(refused.value)
+    assert f"file={path} row=2" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_row_of_a_table_is_named_as_an_editor_counts_it(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text('item_id,attributes\na,"{""kind"": ""tea""}"\nb,{}\nc,tea\n')
+    with pytest.raises(ItemsFileError, match=r"attributes: .*row=4"):
+        read_items(path)
+    pyarrow.parquet.write_table(pa.table({"item_id": ["a", None], "attributes": ["{}", "{}"]}), tmp_path / "i.parquet")
+    with pytest.raises(ItemsFileError, match=r"item_id: Expected .*row=2"):
+        read_items(tmp_path / "i.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_missing_column_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"items{suffix}"
+    if suffix == ".csv":
+        path.write_text("id,attributes\n1,{}\n")
+    else:
+        pyarrow.parquet.write_table(pa.table({"id": ["1"], "attributes": ["{}"]}), path)
+    with pytest.raises(ItemsFileError, match=r"column is missing: .*missing=item_id have=id,attributes"):
+        read_items(path)
+
+
+def test_missing_empty_and_unknown_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "bad.parquet").write_text("nothing")
+    (tmp_path / "bad.jsonl.gz").write_text("nothing")
+    for name, reason in {
+        "none.jsonl": "No such file",
+        "items.xlsx": "unknown kind of file",
+        "empty.jsonl": "there are no items",
+        "bad.parquet": "cannot read the file",
+        "bad.jsonl.gz": "cannot read the file",
+    }.items():
+        with pytest.raises(ItemsFileError, match=reason):
+            read_items(tmp_path / name)
