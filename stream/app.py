@@ -30,13 +30,15 @@ from stream.events import EventDecoder, Limits
 from stream.exits import ExitLog
 from stream.fatal import EXIT_FATAL, die
 from stream.health import HealthServer
+from stream.items_reader import ItemsReader
 from stream.metrics import WorkerMetrics, tell_build
+from stream.new_items import LearnedItems
 from stream.observe import LogCounter, Observer
 from stream.ownership import Ownership
 from stream.partition import Names, Pipeline
 from stream.reencode import Reencoder
 from stream.settings import Settings
-from stream.source import ask_source
+from stream.source import Source, ask_source
 from stream.transport import credentials
 from stream.watchdog import Progress, Watchdog
 
@@ -58,12 +60,13 @@ class LurmApp(faust.App):
     ownership: Ownership
     accept_data_loss: bool
     epoch: int
-    beat: Callable[[], Coroutine[Any, Any, None]]
+    early: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
     async def on_start(self) -> None:
         """Begin to look around before the first recovery, when Faust's own tasks do not run yet."""
         await super().on_start()
-        self.add_future(self.beat())
+        for task in self.early:
+            self.add_future(task())
 
 
 class Worker:
@@ -72,7 +75,8 @@ class Worker:
     def __init__(self, settings: Settings, bundle: Bundle, scales: tuple[Scale, ...]) -> None:
         self.settings = settings
         self.metrics = WorkerMetrics()
-        self.ownership = _ownership(settings, bundle, scales, self.metrics)
+        self._items = ItemsReader(settings, LearnedItems(bundle.codebook), self.metrics)
+        self.ownership = _ownership(settings, bundle, scales, self._items)
         self.app = _faust_app(settings, self.ownership)
         writer = EmbeddingWriter(bundle.model_id, bundle.space_id, settings.encode.dtype)
         # The event loop needs a core of its own: encoding on all of them makes both slower.
@@ -135,7 +139,7 @@ class Worker:
         # Fetched batches applied at once: many while recovering, each as it comes while standing by.
         app.Table(TABLE, key_type=bytes, value_type=bytes, partitions=n, recovery_buffer_size=8, standby_buffer_size=1)
         app.agent(source, name="ingest")(self._consume)
-        app.beat = self._beat
+        app.early = (self._beat, self._learn)
         app.task(self._encode)
         app.task(self._erase)
 
@@ -183,6 +187,12 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
 
+    async def _learn(self) -> None:
+        try:
+            await self._items.run()
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
     async def _beat(self) -> None:
         while not self.app.should_stop:
             self._heartbeat += 1
@@ -194,7 +204,8 @@ class Worker:
         # The heartbeat starts with the app; until then torch or a taken folder may hold the thread.
         yield Progress("the event loop", self._heartbeat, idle=app.should_stop or not self._heartbeat)
         recovering = app.rebalancing and not ownership.recovered
-        yield Progress("recovery", (app.consumer_generation_id, ownership.n_replayed), idle=not recovering)
+        recovered = (app.consumer_generation_id, ownership.n_replayed, self._items.n_read)
+        yield Progress("recovery", recovered, idle=not recovering)
         yield Progress("the source", self._n_batches, idle=not self._observer.behind)
         yield Progress("the end", None, idle=not app.should_stop)
 
@@ -203,12 +214,18 @@ class Worker:
             yield f"the producer of partition {number} is dead"
 
 
-def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], metrics: WorkerMetrics) -> Ownership:
+def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], items: ItemsReader) -> Ownership:
     events, kafka, state = settings.events, settings.kafka, settings.state
     if state.dir is None:
         raise ConfigInvalid("no folder for the state: set LURM_STATE__DIR")
     limits = Limits(events.value_bytes_max, events.future_s_max * 1000, events.age_s_max * 1000)
     topics = settings.topics
+
+    async def source() -> Source:
+        # No event is counted before its item can be known.
+        await items.caught_up()
+        return await ask_source(settings)
+
     shared = Pipeline(
         names=Names(
             events=topics.events,
@@ -218,12 +235,12 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], me
             control=settings.control_topic,
             group=settings.app.id,
         ),
-        source=lambda: ask_source(settings),
-        decoder=EventDecoder(bundle.codebook, events.weights, limits),
+        source=source,
+        decoder=EventDecoder(bundle.codebook, events.weights, limits, items.learned.interest_of),
         scales=scales,
         empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
         model_id=bundle.model_id,
-        metrics=metrics,
+        metrics=items.metrics,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )
     resources = StoreResources(StoreOptions(state.cache_bytes, state.memtable_bytes, state.open_files_max))

@@ -51,6 +51,7 @@ COMMANDS = {
     "export": Target("stream.commands.export", "export", "Write bags, items or embeddings as JSON lines."),
     "exporter": Target("stream.commands.lag", "exporter", "Serve the group's lag for Prometheus."),
     "inspect": Target("stream.commands.inspect", "inspect", "Show what is known of a user, or the ledger."),
+    "items": Target("stream.commands.items", "items", "Give new items their interest, without training."),
     "lag": Target("stream.commands.lag", "lag", "Show how far the group is behind, workers or not."),
     "metrics": Target("stream.commands.metrics", "metrics", "Print the table of all metrics."),
     "produce": Target("stream.commands.produce", "produce", "Send a file's events to the events topic."),

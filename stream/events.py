@@ -7,6 +7,7 @@ record's key is the user id. Whatever is no acceptable event is rejected with a 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
@@ -107,10 +108,16 @@ class EventBatch:
 
 
 class EventDecoder:
-    """Decodes batches for one codebook; a pure function of the records and the time it is given."""
+    """Decodes batches for one codebook; a pure function of the records, the time it is given and what is ``learned``.
 
-    def __init__(self, codebook: Codebook, weights: Mapping[str, int], limits: Limits) -> None:
+    An item's interest: the codebook's, else the learned one, else what the event's own attributes say, else unknown.
+    """
+
+    def __init__(
+        self, codebook: Codebook, weights: Mapping[str, int], limits: Limits, learned: Mapping[str, int] | None = None
+    ) -> None:
         self._codebook = codebook
+        self._learned = {} if learned is None else learned
         self._weights = dict(weights)
         self._limits = limits
         self._one = msgspec.json.Decoder(Event)
@@ -156,21 +163,32 @@ class EventDecoder:
     def _interests(self, events: Sequence[Event]) -> tuple[UInt32, int]:
         get = self._codebook.interest_of.get
         found = np.array([get(event.item_id, -1) for event in events], np.int64)
-        for i in np.flatnonzero(found < 0).tolist():
-            attributes = events[i].attributes
-            found[i] = self._assign(attributes) if attributes else self._codebook.unknown
+        missed = np.flatnonzero(found < 0).tolist()
+        if missed:
+            found[missed] = self._interests_of_new([events[i] for i in missed])
         return found.astype(np.uint32), int(np.count_nonzero(found == self._codebook.unknown))
 
-    def _assign(self, attributes: Attributes) -> int:
-        # A function of the event alone, so that a replay counts the same interest whatever came before it.
-        key = msgspec.json.encode(attributes, order="sorted")
-        interest = self._assigned.get(key)
-        if interest is None:
-            if len(self._assigned) >= _ASSIGNED_MAX:
-                self._assigned.clear()
-            listed = {name: [value] if isinstance(value, str) else value for name, value in attributes.items()}
-            interest = self._assigned[key] = self._codebook.assign(listed)
-        return interest
+    def _interests_of_new(self, events: Sequence[Event]) -> list[int]:
+        """The interests of events whose items the codebook does not know."""
+        get, unknown = self._learned.get, self._codebook.unknown
+        found = [get(event.item_id, -1) for event in events]
+        own = [(i, event.attributes) for i, event in enumerate(events) if found[i] < 0 and event.attributes]
+        for (i, _), interest in zip(own, self._assign([attributes for _, attributes in own]), strict=True):
+            found[i] = interest
+        return [unknown if interest < 0 else interest for interest in found]
+
+    def _assign(self, all_attributes: Sequence[Attributes]) -> list[int]:
+        # A function of the attributes alone, never of what an earlier event said of its item.
+        # Remembered by digest: attributes are as long as an event may be, and memory must not depend on that.
+        encoded = [msgspec.json.encode(attributes, order="sorted") for attributes in all_attributes]
+        keys = [blake2b(each, digest_size=16).digest() for each in encoded]
+        known, asked = self._assigned, dict(zip(keys, all_attributes, strict=True))
+        fresh = {key: attributes for key, attributes in asked.items() if key not in known}
+        if len(known) + len(fresh) > _ASSIGNED_MAX:
+            known.clear()
+            fresh = asked
+        known.update(zip(fresh, self._codebook.assign_many(list(fresh.values())).tolist(), strict=True))
+        return [known[key] for key in keys]
 
     def _time_reasons(self, ts_ms: Int64, now_ms: int) -> dict[int, Reason]:
         newest = min(now_ms + self._limits.future_ms_max, TS_MS_MAX)

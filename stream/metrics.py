@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from state.record import Ledger
 from stream.events import Reason
 from stream.exits import ENDINGS
+from stream.new_items import Outcome as ItemOutcome
 
 OUTCOMES: Final = ("received", "applied", "skipped", "rejected")
 CACHE_OUTCOMES: Final = ("hit", "stale", "miss")
@@ -25,6 +26,7 @@ LOG_LEVELS: Final = ("warning", "error")
 LABEL_VALUES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "lurm_events": {"outcome": OUTCOMES},
     "lurm_rejections": {"reason": tuple(Reason)},
+    "lurm_item_records": {"outcome": tuple(ItemOutcome)},
     "lurm_stage_seconds": {"stage": ("decode", "merge", "store")},
     "lurm_ledger_events": {"outcome": OUTCOMES},
     "lurm_partitions": {"role": ("active", "standby")},
@@ -87,7 +89,19 @@ class WorkerMetrics:
         )
         self.unknown_items = Counter(
             "lurm_unknown_items",
-            "Events of items without an interest. A growing share: train a bundle that knows the new items.",
+            "Events of items without an interest. A growing share: `lurm items assign --send` the new items.",
+            registry=registry,
+        )
+        self.learned_items = Gauge(
+            "lurm_learned_items",
+            "Items known from the items topic beside the bundle's. Millions take memory: `lurm items assign --out`.",
+            registry=registry,
+        )
+        self.item_records = Counter(
+            "lurm_item_records",
+            "Records read from the items topic by outcome. learned, forgotten and in_bundle are well; any other grows:"
+            " mend who writes them, until then these items are unknown.",
+            ["outcome"],
             registry=registry,
         )
         self.lost = Counter(
@@ -314,7 +328,8 @@ class WorkerMetrics:
         ProcessCollector(namespace="lurm", registry=registry)
 
     def _touch_labels(self) -> None:
-        for counter in (self.events, self.encode_cache, self.rejections, self.exits, self.log_messages):
+        counters = (self.events, self.rejections, self.item_records, self.encode_cache, self.exits, self.log_messages)
+        for counter in counters:
             for family in counter.describe():
                 for values in product(*LABEL_VALUES[family.name].values()):
                     counter.labels(*values)

@@ -109,7 +109,8 @@ class Topics(Section):
     events: str = Field("events", min_length=1, max_length=249, description="behaviour events, keyed by user_id")
     embeddings: str = Field("embeddings", min_length=1, max_length=249, description="user embeddings, compacted")
     dead_letters: str = Field("dead-letters", min_length=1, max_length=249, description="rejected events, unchanged")
-    partitions: int = Field(4, ge=1, le=10_000, description="partitions of every topic; all must agree")
+    items: str = Field("items", min_length=1, max_length=249, description="new items, compacted, keyed by item_id")
+    partitions: int = Field(4, ge=1, le=10_000, description="partitions of every topic but items; all must agree")
     epoch: int = Field(0, ge=0, le=EPOCH_MAX, description="raise it by one to go on with a recreated events topic")
     replication: int = Field(-1, ge=-1, description="replicas of topics we make; -1: the broker's default")
 

@@ -1,7 +1,7 @@
 """Which topics there are and how each must be: made when missing, checked before anything is read or written.
 
-All have the same number of partitions, because a user's rows, embedding and dead letters live in the partition of
-the user's events. Wrong topics lose data silently, so a worker refuses them.
+All but the items topic have the same number of partitions, because a user's rows, embedding and dead letters live in
+the partition of the user's events. Wrong topics lose data silently, so a worker refuses them.
 """
 
 from collections.abc import Mapping
@@ -42,13 +42,21 @@ _READY_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """How one topic must be; ``settings_key`` is where its name comes from."""
+    """How one topic must be; ``settings_key`` is where its name comes from.
+
+    ``own_partitions``: it is made with so many, and any number will do; 0: as many as the events topic has.
+    """
 
     name: str
     settings_key: str
     policy: Policy
     configs: Mapping[str, str]
     message_bytes_min: int = 0
+    own_partitions: int = 0
+
+    def partitions(self, settings: Settings) -> int:
+        """How many partitions it is made with."""
+        return self.own_partitions or settings.topics.partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,8 @@ def plan(settings: Settings, n_interests: int = 0) -> tuple[TopicPlan, ...]:
         TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}),
         TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted),
         TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", {"cleanup.policy": "delete"}),
+        # Every worker reads all of it, and one partition has one order.
+        TopicPlan(topics.items, "topics.items", "compact", compacted, own_partitions=1),
         TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog, largest),
         TopicPlan(settings.control_topic, "app.id", "delete", control),
     )
@@ -198,8 +208,14 @@ def _create(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPlan
     missing = [each for each in plans if each.name not in existing]
     if not missing:
         return []
-    shape = {"num_partitions": settings.topics.partitions, "replication_factor": settings.topics.replication}
-    wanted = {each.name: {**shape, "configs": dict(each.configs)} for each in missing}
+    wanted = {
+        each.name: {
+            "num_partitions": each.partitions(settings),
+            "replication_factor": settings.topics.replication,
+            "configs": dict(each.configs),
+        }
+        for each in missing
+    }
     answer = client.create_topics(wanted, raise_errors=False)
     made = [_made(topic) for topic in answer["topics"]]
     client.wait_for_topics(list(wanted), timeout_ms=_READY_MS)
@@ -218,16 +234,15 @@ def _made(topic: Mapping[str, Any]) -> str | None:
 
 def _problems(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPlan, ...]) -> list[Problem]:
     found = _describe(client, [each.name for each in plans])
-    wanted = settings.topics.partitions
     problems = []
     for each in plans:
-        topic = found.get(each.name)
+        topic, wanted = found.get(each.name), each.partitions(settings)
         if topic is None:
             problems.append(
                 Problem(each.name, "no such topic", f"{wanted} partitions", "`lurm topics create` makes it")
             )
             continue
-        if topic.n_partitions != wanted:
+        if topic.n_partitions != wanted and not each.own_partitions:
             problems.append(_wrong_partitions(each, topic.n_partitions, wanted))
         problems.extend(_wrong_configs(each, topic))
     return problems

@@ -51,6 +51,7 @@ def fresh_settings(brokers: str, **sections: Any) -> Settings:
         events=f"{name}-events",
         embeddings=f"{name}-embeddings",
         dead_letters=f"{name}-dead-letters",
+        items=f"{name}-items",
         partitions=sections.pop("partitions", 2),
     )
     defaults = {"app": App(id=name), "kafka": KafkaSettings(brokers=brokers, **FAST), "topics": topics}

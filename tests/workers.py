@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ __all__ = [
     "Traffic",
     "WorkerProcess",
     "all_published",
+    "bundle_with_kinds",
     "check_exact",
     "check_published",
     "delete_records",
@@ -77,6 +79,16 @@ def worker_settings(brokers: str, folder: Path, bundle: Path, **sections: Any) -
     settings = fresh_settings(brokers, **(defaults | sections))
     create_missing(settings)
     return settings
+
+
+def bundle_with_kinds() -> Bundle:
+    """As the tiny bundle, with a token for every interest, ``kind=0`` to ``kind=19``, that points to it."""
+    tiny = tiny_bundle()
+    # Of vectors of length 1 each has its largest product with itself.
+    unit = tiny.codebook.centroids / np.linalg.norm(tiny.codebook.centroids, axis=1, keepdims=True)
+    tokens = {f"kind={i}": i for i in range(N_INTERESTS)}
+    book = replace(tiny.codebook, centroids=unit, tokens=tokens, token_vectors=unit)
+    return Bundle.build(tiny.config, book, tiny.weights, {}, {})
 
 
 def second(settings: Settings, name: str = "b") -> Settings:

@@ -177,6 +177,11 @@ MODEL = (
         Query(f"sum(rate(lurm_unknown_items_total{{{W}}}{RATE}))"
               f' / sum(rate(lurm_events_total{{{W},outcome="applied"}}{RATE}))', "share"),
     )),
+    Graph("Items learned from the items topic", "short", "And records that say nothing, per hour.", (
+        Query(f"max by (instance) (lurm_learned_items{{{W}}})", "{{instance}}"),
+        Query(f'sum by (outcome) (increase(lurm_item_records_total{{{W},outcome!~"learned|forgotten|in_bundle"}}[1h]))',
+              "{{outcome}}"),
+    )),
     Graph("Drift: mean length of embeddings", "none", "Says how much users did; a step is a change of data or model.", (
         Query(f"avg(lurm_embedding_norm{{{W}}})", "mean"),
     )),

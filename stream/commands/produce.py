@@ -77,26 +77,40 @@ class _Time(msgspec.Struct):
 @click.pass_obj
 def produce(settings: Settings, file: Path, rate: float | None, n_max: int | None, reading: Reading) -> None:
     """Send the events of FILE (.jsonl, .csv or .parquet, also .jsonl.gz), keyed by user_id."""
-    events = islice(read_events(file, reading), n_max)
     topic = settings.topics.events
-    wait_for_broker(settings)
-    partitions = n_partitions(settings, topic)
-    if not partitions:
-        raise ConfigInvalid(f"the events topic does not exist: topic={topic}; `lurm topics create` makes it")
-    with progress_bar("sending") as progress:
-        try:
-            sent = asyncio.run(send(settings, events, partitions, rate, lambda n: progress(n, n_max or n)))
-        except MessageSizeTooLargeError as error:
-            raise LurmError(f"an event is larger than the broker takes: {error}; see its message.max.bytes") from error
-        except KafkaError as error:
-            raise BrokerUnavailable(
-                f"the events were not all sent: {error!r} brokers={settings.kafka.brokers}; is Kafka running?"
-            ) from error
+    sent = deliver(settings, topic, islice(read_events(file, reading), n_max), rate, n_max)
     click.echo(
         f"sent {sent.n_events} events in {sent.seconds:.1f} s: {sent.n_events / sent.seconds:.0f} events/s to {topic}"
     )
     if sent.n_without_key:
         click.echo(f"{sent.n_without_key} of them have no readable user_id: the worker will reject those", err=True)
+
+
+def deliver(
+    settings: Settings,
+    topic: str,
+    records: Iterator[Keyed],
+    rate: float | None = None,
+    n_max: int | None = None,
+    what: str = "event",
+) -> Totals:
+    """Send these records to a topic, with a bar on a terminal.
+
+    **Raises** `ConfigInvalid` when there is no such topic, `BrokerUnavailable`, `LurmError` when one is too large.
+    """
+    wait_for_broker(settings)
+    partitions = n_partitions(settings, topic)
+    if not partitions:
+        raise ConfigInvalid(f"the {what}s topic does not exist: topic={topic}; `lurm topics create` makes it")
+    with progress_bar("sending") as progress:
+        try:
+            return asyncio.run(send(settings, records, partitions, rate, lambda n: progress(n, n_max or n), topic))
+        except MessageSizeTooLargeError as error:
+            raise LurmError(f"an {what} is larger than the broker takes: {error}; see its message.max.bytes") from error
+        except KafkaError as error:
+            raise BrokerUnavailable(
+                f"the {what}s were not all sent: {error!r} brokers={settings.kafka.brokers}; is Kafka running?"
+            ) from error
 
 
 def read_events(path: Path, reading: Reading = AS_NAMED) -> Iterator[Keyed]:
@@ -150,15 +164,20 @@ def _key_of(line: bytes) -> bytes | None:
 
 
 async def send(
-    settings: Settings, events: Iterator[Keyed], partitions: int, rate: float | None, progress: Callable[[int], None]
+    settings: Settings,
+    events: Iterator[Keyed],
+    partitions: int,
+    rate: float | None,
+    progress: Callable[[int], None],
+    topic: str | None = None,
 ) -> Totals:
-    """Send all events, idempotently, and wait until every replica has them."""
+    """Send all events, idempotently, and wait until every replica has them; to the events topic unless one is named."""
     producer = AIOKafkaProducer(
         **aiokafka_arguments(settings.kafka), acks="all", enable_idempotence=True, max_batch_size=_BATCH_BYTES
     )
     await producer.start()
     try:
-        return await _send_all(_Sender(producer, settings.topics.events, partitions), events, rate, progress)
+        return await _send_all(_Sender(producer, topic or settings.topics.events, partitions), events, rate, progress)
     finally:
         await producer.stop()
 

@@ -22,10 +22,11 @@ def topics() -> None:
 @click.pass_obj
 def create(settings: Settings) -> None:
     """Make every topic that does not exist yet; ends with 2 when an existing one is wrong."""
-    from stream.topics import create_missing  # noqa: PLC0415 - --help needs no Kafka client
+    from stream.topics import create_missing, plan  # noqa: PLC0415 - --help needs no Kafka client
 
+    partitions = {each.name: each.partitions(settings) for each in plan(settings)}
     for name in create_missing(settings, _n_interests(settings)):
-        click.echo(f"created {name}: {settings.topics.partitions} partitions")
+        click.echo(f"created {name}: {partitions[name]} partitions")
     _check(settings)
 
 

@@ -91,9 +91,9 @@ def _json_lines(text: str) -> list[dict]:
 def test_topics_are_created_and_checked(make_settings: MakeSettings, lurm: Run) -> None:
     fresh = environment_of(make_settings(partitions=2))
     code, out, err = lurm("topics", "check", **fresh)
-    assert (code, out.count("no such topic"), err.count("\n")) == (2, 5, 1), (out, fresh)
+    assert (code, out.count("no such topic"), err.count("\n")) == (2, 6, 1), (out, fresh)
     code, out, _ = lurm("topics", "create", **fresh)
-    assert (code, out.count("created ")) == (0, 5)
+    assert (code, out.count("created ")) == (0, 6)
     assert lurm("topics", "check", **fresh)[0] == 0
     code, out, err = lurm("topics", "check", **fresh | {"LURM_TOPICS__PARTITIONS": "5"})
     assert (code, out.count("wanted 5 partitions"), err.count("\n")) == (2, 5, 1)

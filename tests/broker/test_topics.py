@@ -33,12 +33,12 @@ def _configs(settings: Settings, name: str) -> dict[str, str]:
 def test_missing_topics_are_made_as_planned_and_only_once(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=3)
     names = [each.name for each in plan(settings)]
-    assert [problem.found for problem in check(settings)] == ["no such topic"] * 5
+    assert [problem.found for problem in check(settings)] == ["no such topic"] * 6
     assert sorted(create_missing(settings)) == sorted(names)
     assert create_missing(settings) == []
     assert check(settings) == []
     for each in plan(settings):
-        assert n_partitions(settings, each.name) == 3
+        assert n_partitions(settings, each.name) == (1 if each.name == settings.topics.items else 3)
         assert each.configs.items() <= _configs(settings, each.name).items()
     assert _configs(settings, settings.changelog_topic)["delete.retention.ms"] == "604800000"
 
@@ -47,7 +47,7 @@ def test_a_worker_makes_all_but_the_events_topic(make_settings: MakeSettings) ->
     settings = make_settings()
     with pytest.raises(ConfigInvalid, match=r"events topic does not exist.*`lurm topics create`"):
         ensure(settings)
-    assert len(check(settings)) == 5, "nothing was made beside a missing events topic"
+    assert len(check(settings)) == 6, "nothing was made beside a missing events topic"
     _make(settings, settings.topics.events, 2)
     ensure(settings)
     assert check(settings) == []
@@ -96,6 +96,7 @@ def test_a_wrong_number_of_partitions_says_what_to_do(make_settings: MakeSetting
         ),
         ("events", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
         ("dead_letters", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
+        ("items", {"cleanup_policy": "delete"}, "cleanup.policy=delete"),
     ],
 )
 def test_a_topic_that_would_lose_data_is_refused(
@@ -110,6 +111,13 @@ def test_a_topic_that_would_lose_data_is_refused(
     assert problems[0].found == found
     with pytest.raises(ConfigInvalid, match=f"topic {name}: found {found}, wanted .*kafka-configs"):
         ensure(settings)
+
+
+def test_an_items_topic_may_have_any_number_of_partitions(make_settings: MakeSettings) -> None:
+    settings = make_settings(partitions=2)
+    _make(settings, settings.topics.items, 5, cleanup_policy="compact")
+    assert settings.topics.items not in create_missing(settings)
+    assert check(settings) == []
 
 
 def test_an_embeddings_topic_may_also_expire(make_settings: MakeSettings) -> None:

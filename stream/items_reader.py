@@ -1,0 +1,99 @@
+"""Reads the items topic for one worker: all of it before the first event is counted, then whatever comes.
+
+A consumer of our own beside Faust's, of all partitions and without a group: every worker knows every item.
+"""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream.connection import aiokafka_arguments
+from stream.errors import BrokerUnavailable, ConfigInvalid
+from stream.metrics import WorkerMetrics
+from stream.new_items import LearnedItems
+from stream.settings import Settings
+from stream.topics import n_partitions
+
+logger = logging.getLogger("lurm")
+
+_WAIT_MS: Final = 500
+# So many are decoded between two turns of the event loop, which waits for none of their interests.
+_RECORDS_MAX: Final = 2_000
+
+
+class ItemsReader:
+    """Fills ``learned``; ``n_read`` moves as long as it does."""
+
+    def __init__(self, settings: Settings, learned: LearnedItems, metrics: WorkerMetrics) -> None:
+        self.learned = learned
+        self.metrics = metrics
+        self.n_read = 0
+        self._settings = settings
+        self._caught_up = asyncio.Event()
+
+    async def caught_up(self) -> None:
+        """Return once everything is known that stood in the topic when reading began."""
+        await self._caught_up.wait()
+
+    async def run(self) -> None:
+        """Read until cancelled. **Raises** `BrokerUnavailable` when the topic cannot be read."""
+        try:
+            await self._follow()
+        except (KafkaError, TimeoutError) as error:
+            topic, kafka = self._settings.topics.items, self._settings.kafka
+            raise BrokerUnavailable(
+                f"the items topic cannot be read: {error!r} topic={topic} records={self.n_read} "
+                f"brokers={kafka.brokers} kafka.start_deadline_s={kafka.start_deadline_s:g}; is Kafka running?"
+            ) from error
+
+    async def _follow(self) -> None:
+        topic, kafka = self._settings.topics.items, self._settings.kafka
+        numbers = range(await asyncio.to_thread(n_partitions, self._settings, topic))
+        if not numbers:
+            raise ConfigInvalid(f"the items topic does not exist: topic={topic}; `lurm topics create` makes it")
+        consumer = AIOKafkaConsumer(
+            **aiokafka_arguments(kafka),
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        try:
+            await consumer.start()
+            consumer.assign([TopicPartition(topic, number) for number in numbers])
+            await self._read_to_end(consumer)
+            self._caught_up.set()
+            while True:
+                await self._read(consumer)
+        finally:
+            await consumer.stop()
+
+    async def _read_to_end(self, consumer: AIOKafkaConsumer) -> None:
+        """Everything that stands in the topic now. **Raises** `TimeoutError` when nothing moves for the deadline."""
+        deadline_s, clock = self._settings.kafka.start_deadline_s, asyncio.get_running_loop().time
+        async with asyncio.timeout(deadline_s) as limit:
+            partitions = list(consumer.assignment())
+            ends = await consumer.end_offsets(partitions)
+            for partition, first in (await consumer.beginning_offsets(partitions)).items():
+                consumer.seek(partition, first)
+            done = -1
+            while any([await consumer.position(each) < ends[each] for each in partitions]):
+                if self.n_read > done:
+                    done = self.n_read
+                    limit.reschedule(clock() + deadline_s)
+                await self._read(consumer)
+        logger.info("items are known: records=%d learned=%d", self.n_read, len(self.learned.interest_of))
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        parts: dict[Any, list[Any]] = await consumer.getmany(timeout_ms=_WAIT_MS, max_records=_RECORDS_MAX)
+        records = [record for part in parts.values() for record in part]
+        if not records:
+            return
+        # Finding the interests is a matrix product, which may take longer than events should wait.
+        lessons = await asyncio.to_thread(self.learned.read, records)
+        for outcome, n in self.learned.take(lessons).items():
+            self.metrics.item_records.labels(outcome.value).inc(n)
+        self.metrics.learned_items.set(len(self.learned.interest_of))
+        self.n_read += len(records)

@@ -1,0 +1,177 @@
+"""What a worker learns from the items topic and what its events count to then, without a broker."""
+
+import json
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lurm_model.codebook import Codebook
+from state.periods import Int64
+from stream import events as stream_events
+from stream.events import EventDecoder, Limits
+from stream.new_items import LearnedItems, NewItem, Outcome, encode
+
+NOW_MS = 1_700_000_000_000
+VECTORS = np.eye(5, dtype=np.float32)
+BOOK = Codebook({"known": 4}, VECTORS, np.ones(6, np.float32), {f"colour={i}": i for i in range(5)}, VECTORS)
+SPACE = BOOK.interest_space_id
+
+
+def said(key: bytes | None, value: Any) -> Any:
+    raw = value if isinstance(value, bytes | None) else json.dumps(value).encode()
+    return SimpleNamespace(key=key, value=raw)
+
+
+def learn(learned: LearnedItems, *records: Any) -> dict[Outcome, int]:
+    return dict(learned.take(learned.read(records)))
+
+
+def decoded(decoder: EventDecoder, *events: dict[str, Any]) -> list[int]:
+    values = [json.dumps({"user_id": "ann", "ts": NOW_MS} | event).encode() for event in events]
+    records = [SimpleNamespace(offset=i, timestamp=NOW_MS, key=b"ann", value=v) for i, v in enumerate(values)]
+    batch = decoder.decode(records, NOW_MS)
+    assert not batch.rejected
+    assert batch.n_unknown_items == batch.interest.tolist().count(BOOK.unknown)
+    return batch.interest.tolist()
+
+
+def decoder_of(learned: LearnedItems | None = None, book: Codebook = BOOK) -> EventDecoder:
+    return EventDecoder(book, {}, Limits(1000, 0, 0), learned and learned.interest_of)
+
+
+def test_an_item_counts_to_its_interest_from_the_moment_it_is_learned_until_it_is_forgotten() -> None:
+    learned = LearnedItems(BOOK)
+    decoder = decoder_of(learned)
+    assert decoded(decoder, {"item_id": "new"}) == [BOOK.unknown]
+    assert learn(learned, said(b"new", {"attributes": {"colour": "3"}})) == {Outcome.LEARNED: 1}
+    assert decoded(decoder, {"item_id": "new"}) == [3]
+    assert learn(learned, said(b"new", None)) == {Outcome.FORGOTTEN: 1}
+    assert decoded(decoder, {"item_id": "new"}) == [BOOK.unknown]
+
+
+def test_the_bundle_goes_before_the_topic_and_the_topic_before_an_events_own_attributes() -> None:
+    learned = LearnedItems(BOOK)
+    decoder, own = decoder_of(learned), {"colour": "0"}
+    before = decoded(decoder, {"item_id": "known", "attributes": own}, {"item_id": "new", "attributes": own})
+    records = [said(item, {"interest": 2, "interest_space_id": SPACE}) for item in (b"known", b"new")]
+    assert learn(learned, *records) == {Outcome.IN_BUNDLE: 1, Outcome.LEARNED: 1}
+    after = decoded(decoder, {"item_id": "known", "attributes": own}, {"item_id": "new", "attributes": own})
+    assert (before, after) == ([4, 0], [4, 2])
+
+
+BAD = {
+    Outcome.NOT_JSON: [b"", b"{", b"\xff", b'{"more":' + b"[" * 20_000],
+    Outcome.WRONG_TYPE: [b"[]", b"null", b'"x"', b'{"interest":"3"}', b'{"interest":1.5}', b'{"attributes":{"a":1}}'],
+    Outcome.OTHER_SPACE: [{"interest": 3}, {"interest": 3, "interest_space_id": "0" * 16, "attributes": {}}],
+    Outcome.NO_SUCH_INTEREST: [{"interest": i, "interest_space_id": SPACE} for i in (-1, 5, 2**70)],
+    Outcome.UNKNOWN: [{}, {"attributes": {}}, {"attributes": {"colour": "moon"}}, {"interest_space_id": SPACE}],
+}
+
+
+PAIRS = [(outcome, value) for outcome, values in BAD.items() for value in values]
+
+
+@pytest.mark.parametrize(("outcome", "value"), PAIRS, ids=range(len(PAIRS)))
+def test_a_record_that_says_nothing_is_counted_and_leaves_its_item_unknown_and_the_others_alone(
+    outcome: Outcome, value: Any
+) -> None:
+    learned = LearnedItems(BOOK)
+    good = [said(name, {"attributes": {"colour": "1"}}) for name in (b"new", b"before")]
+    assert learn(learned, *good, said(b"new", value), said(b"after", {"attributes": {"colour": "2"}})) == {
+        Outcome.LEARNED: 3,
+        outcome: 1,
+    }
+    assert learned.interest_of == {"before": 1, "after": 2}
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\xff", b"x" * 257])
+def test_a_key_that_no_event_can_name_is_counted(key: bytes | None) -> None:
+    learned = LearnedItems(BOOK)
+    assert learn(learned, said(key, {"attributes": {"colour": "1"}})) == {Outcome.BAD_KEY: 1}
+    assert learned.interest_of == {}
+
+
+def test_attributes_serve_where_the_interest_is_of_another_space() -> None:
+    learned = LearnedItems(BOOK)
+    learn(learned, said(b"new", encode(NewItem({"colour": ["3"]}, 1, "0" * 16))))
+    assert learned.interest_of == {"new": 3}
+
+
+values = st.one_of(
+    st.none(),
+    st.binary(max_size=8),
+    st.sampled_from(
+        [encode(NewItem({"colour": ["3"]})), encode(NewItem(None, 1, SPACE)), encode(NewItem(None, 9, SPACE))]
+    ),
+    st.dictionaries(
+        st.sampled_from(["attributes", "interest", "interest_space_id"]),
+        st.recursive(
+            st.none() | st.integers() | st.text() | st.just(SPACE), lambda inner: st.dictionaries(st.text(), inner)
+        ),
+    ).map(lambda made: json.dumps(made).encode()),
+)
+hostile = st.lists(st.tuples(st.none() | st.sampled_from([b"a", b"b", b"known", b"\xff"]), values), max_size=12)
+
+
+@given(hostile, st.integers(0, 12))
+def test_what_is_known_is_a_function_of_the_newest_record_of_each_item_however_it_arrives(
+    pairs: list[tuple[bytes | None, bytes | None]], cut: int
+) -> None:
+    records = [said(key, value) for key, value in pairs]
+    together, in_two, compacted = LearnedItems(BOOK), LearnedItems(BOOK), LearnedItems(BOOK)
+    counted = learn(together, *records)
+    assert sum(counted.values()) == len(records)
+    learn(in_two, *records[:cut])
+    learn(in_two, *records[cut:])
+    learn(compacted, *{record.key: record for record in records}.values())
+    assert together.interest_of == in_two.interest_of == compacted.interest_of
+    assert "known" not in together.interest_of
+    assert all(0 <= interest < BOOK.unknown for interest in together.interest_of.values())
+
+
+class Counting(Codebook):
+    """A codebook that remembers how many items it was asked for, and when."""
+
+    def assign_many(self, item_attributes: Sequence[Mapping[str, Sequence[str] | str]]) -> Int64:
+        self.__dict__.setdefault("asked", []).append(len(item_attributes))
+        return super().assign_many(item_attributes)
+
+
+def counting() -> Counting:
+    return Counting(BOOK.interest_of, BOOK.centroids, BOOK.idf, BOOK.tokens, BOOK.token_vectors)
+
+
+def test_the_codebook_is_asked_once_for_equal_attributes_whatever_their_order_and_item() -> None:
+    book = counting()
+    decoder = decoder_of(book=book)
+    for _ in range(3):
+        found = decoded(
+            decoder,
+            {"item_id": "a", "attributes": {"colour": "2", "size": "s"}},
+            {"item_id": "b", "attributes": {"size": "s", "colour": "2"}},
+            {"item_id": "a", "attributes": {"colour": "1"}},
+            {"item_id": "known", "attributes": {"colour": "0"}},
+        )
+        assert found == [2, 2, 1, 4]
+    assert [n for n in book.asked if n] == [2], "both different attributes at once, and never again"
+
+
+def test_what_is_kept_of_events_attributes_is_bounded_and_right_after_it_was_dropped() -> None:
+    book = counting()
+    decoder = decoder_of(book=book)
+
+    def ask(numbers: Sequence[int]) -> list[int]:
+        return decoded(decoder, *({"item_id": "x", "attributes": {"colour": str(n % 5), "n": str(n)}} for n in numbers))
+
+    n = 2 * stream_events._ASSIGNED_MAX // 5
+    for start in range(0, 3 * n, n):
+        assert ask(range(start, start + n)) == [number % 5 for number in range(start, start + n)]
+        assert len(decoder._assigned) <= stream_events._ASSIGNED_MAX
+    before = sum(book.asked)
+    assert ask([3 * n - 1, 0, 3 * n - 1]) == [(3 * n - 1) % 5, 0, (3 * n - 1) % 5]
+    assert sum(book.asked) == before + 1, "the newest were kept, the first had been dropped"
