@@ -1,7 +1,9 @@
 """The batch core on a real store, without a broker: any batching of any events gives the plain counts."""
 
 import json
+import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,6 +75,17 @@ BAD = {
     json.dumps(event(ts=NOW_MS + 86_400_001)).encode(): Reason.FUTURE,
     json.dumps(event(ts=-(2**61))).encode(): Reason.TOO_OLD,
 }
+
+
+def test_what_is_remembered_of_unknown_items_does_not_grow_with_the_length_of_their_attributes() -> None:
+    made = decoder(limits=replace(LIMITS, value_bytes_max=65_536))
+    tracemalloc.start()
+    try:
+        for i in range(100):
+            made.decode([record(i, event(item_id="never seen", attributes={"note": str(i) * 10_000}))], NOW_MS)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("value", "reason"), BAD.items(), ids=range(len(BAD)))
