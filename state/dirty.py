@@ -7,11 +7,21 @@ their first ``seq``, oldest first, and wait either to be taken by an encode cycl
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from operator import is_
+from sys import getsizeof
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from state.periods import Int64
 
 _LAYOUT = struct.Struct("<qqqq")
+_first_seq_in = struct.Struct("<q").unpack_from
+_newest_seq_in = struct.Struct("<8xq").unpack_from
+_earliest_day_in = struct.Struct("<24xq").unpack_from
+# Objects of a mark in memory: its own bytes, and those of its user without the id's length.
+_OBJECTS_BYTES: Final = getsizeof(bytes(_LAYOUT.size)) + getsizeof(b"")
 
 
 class Mark(NamedTuple):
@@ -52,19 +62,26 @@ class MarkColumns(NamedTuple):
     first_ms: Int64
     earliest_day: Int64
 
+    def encode(self) -> list[bytes]:
+        """`Mark.encode` of each user."""
+        raw = np.stack(self, axis=1).astype("<i8").tobytes()
+        return [raw[start : start + _LAYOUT.size] for start in range(0, len(raw), _LAYOUT.size)]
+
 
 class DirtyMarks:
     """The marks of one partition in memory; the store keeps in its column family what a restart needs of them.
 
-    While we own the partition a user's later changes write nothing: the stored mark stays true, since it exists, its
-    first ``seq`` is not too high and its earliest day not too late. Its newest ``seq`` may be too low, so a watermark
-    drops marks only once it has passed everything we applied ourselves, ``owned_seq``.
+    A mark stands here as the bytes that the store keeps, which take half of the memory of its numbers. While we own
+    the partition a user's later changes write nothing: the stored mark stays true, since it exists, its first ``seq``
+    is not too high and its earliest day not too late. Its newest ``seq`` may be too low, so a watermark drops marks
+    only once it has passed everything we applied ourselves, ``owned_seq``.
     """
 
-    def __init__(self, stored: Iterable[tuple[bytes, Mark]] = (), owned_seq: int = -1) -> None:
-        self._waiting: dict[bytes, Mark] = dict(sorted(stored, key=lambda item: item[1].first_seq))
-        self._taken: dict[bytes, Mark] = {}
+    def __init__(self, stored: Iterable[tuple[bytes, bytes]] = (), owned_seq: int = -1) -> None:
+        self._waiting: dict[bytes, bytes] = dict(sorted(stored, key=_first_seq_of))
+        self._taken: dict[bytes, bytes] = {}
         self._owned_seq = owned_seq
+        self._id_bytes = sum(map(len, self._waiting))
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(user not in self._waiting for user in self._taken)
@@ -72,25 +89,25 @@ class DirtyMarks:
     def __contains__(self, user: bytes) -> bool:
         return user in self._waiting or user in self._taken
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory of all marks."""
+        held = [marks for marks in (self._waiting, self._taken) if marks]
+        return self._id_bytes + sum(len(marks) * _OBJECTS_BYTES + getsizeof(marks) for marks in held)
+
     def add(self, users: Sequence[bytes], columns: MarkColumns) -> list[tuple[bytes, bytes]]:
         """Mark the users of a batch we applied; returns what the store must write."""
         if not users:
             return []
         self._owned_seq = max(self._owned_seq, int(columns.newest_seq.max()))
-        waiting, taken = self._waiting, self._taken
-        writes = []
-        days = columns.earliest_day.tolist()
-        for i, user in enumerate(users):
-            known = waiting.get(user)
-            if known is not None and days[i] >= known.earliest_day:
-                continue
-            if known is None:
-                waiting[user] = Mark(*(int(column[i]) for column in columns))
-            else:
-                waiting[user] = known._replace(earliest_day=days[i])
-            in_flight = taken.get(user)
-            if in_flight is None or days[i] < in_flight.earliest_day:
-                writes.append((user, self._whole(user).encode()))
+        is_new, before = self._insert(users, columns)
+        is_earlier = columns.earliest_day < before.earliest_day
+        self._replace(users, is_earlier, before._replace(earliest_day=columns.earliest_day))
+        writes, taken = [], self._taken
+        for i in np.flatnonzero(is_new | is_earlier).tolist():
+            in_flight = taken.get(users[i])
+            if in_flight is None or columns.earliest_day[i] < _earliest_day_in(in_flight)[0]:
+                writes.append((users[i], self._whole(users[i])))
         return writes
 
     def replay(self, users: Sequence[bytes], columns: MarkColumns) -> list[tuple[bytes, bytes]]:
@@ -98,43 +115,49 @@ class DirtyMarks:
 
         As above, a user's later changes write nothing: the store remembers the newest ``seq`` it replayed.
         """
-        waiting = self._waiting
-        writes = []
-        for user, first, newest, first_ms, day in zip(users, *(column.tolist() for column in columns), strict=True):
-            known = waiting.get(user)
-            if known is None:
-                waiting[user] = Mark(first, newest, first_ms, day)
-            elif day < known.earliest_day:
-                waiting[user] = known.then(Mark(first, newest, first_ms, day))
-            else:
-                if newest > known.newest_seq:
-                    waiting[user] = Mark(known.first_seq, newest, known.first_ms, known.earliest_day)
-                continue
-            writes.append((user, self._whole(user).encode()))
-        return writes
+        is_new, before = self._insert(users, columns)
+        is_earlier, is_later = columns.earliest_day < before.earliest_day, columns.newest_seq > before.newest_seq
+        newest_seq = np.maximum(before.newest_seq, columns.newest_seq)
+        earliest_day = np.minimum(before.earliest_day, columns.earliest_day)
+        after = MarkColumns(before.first_seq, newest_seq, before.first_ms, earliest_day)
+        self._replace(users, is_earlier | is_later, after)
+        return [(users[i], self._whole(users[i])) for i in np.flatnonzero(is_new | is_earlier).tolist()]
 
-    def _whole(self, user: bytes) -> Mark:
+    def _insert(self, users: Sequence[bytes], columns: MarkColumns) -> tuple[NDArray[np.bool_], MarkColumns]:
+        """Mark whoever waits for nothing yet: which users these are, bool[n], and everybody's waiting marks."""
+        new = columns.encode()
+        waiting = list(map(self._waiting.setdefault, users, new))
+        is_new = np.fromiter(map(is_, waiting, new), bool, len(new))
+        self._id_bytes += sum(len(users[i]) for i in np.flatnonzero(is_new).tolist())
+        return is_new, MarkColumns(*np.frombuffer(b"".join(waiting), "<i8").reshape(-1, len(MarkColumns._fields)).T)
+
+    def _replace(self, users: Sequence[bytes], chosen: NDArray[np.bool_], columns: MarkColumns) -> None:
+        """Give the chosen users these waiting marks."""
+        marks = MarkColumns(*(column[chosen] for column in columns)).encode()
+        for i, mark in zip(np.flatnonzero(chosen).tolist(), marks, strict=True):
+            self._waiting[users[i]] = mark
+
+    def _whole(self, user: bytes) -> bytes:
         waiting, taken = self._waiting[user], self._taken.get(user)
-        return waiting if taken is None else taken.then(waiting)
+        return waiting if taken is None else _then(taken, waiting)
 
     def take(self, n: int) -> dict[bytes, Mark]:
         """Hand the oldest waiting marks to an encode cycle, which must answer with `publish`."""
         batch = dict(islice(self._waiting.items(), n))
         for user in batch:
             del self._waiting[user]
+        # A dictionary that is emptied keeps its size until it is filled again.
+        self._waiting = self._waiting or {}
         self._taken.update(batch)
-        return batch
+        return {user: Mark.decode(mark) for user, mark in batch.items()}
 
     def publish(self, users: Iterable[bytes]) -> list[tuple[bytes, bytes | None]]:
         """The embeddings of taken users are acknowledged; returns what the store must write (None: delete)."""
         writes: list[tuple[bytes, bytes | None]] = []
         for user in users:
             del self._taken[user]
-            newer = self._waiting.get(user)
-            if newer is None:
-                writes.append((user, None))
-            else:
-                writes.append((user, newer.encode()))
+            self._id_bytes -= len(user)
+            writes.append((user, self._waiting.get(user)))
         return writes
 
     def drop_below(self, watermark: int) -> list[bytes]:
@@ -143,30 +166,42 @@ class DirtyMarks:
             return []
         published = []
         for user, mark in self._waiting.items():
-            if mark.first_seq >= watermark:
+            if _first_seq_in(mark)[0] >= watermark:
                 break  # they stand in this order: what follows is not published either
-            if mark.newest_seq < watermark:
+            if _newest_seq_in(mark)[0] < watermark:
                 published.append(user)
         for user in published:
             del self._waiting[user]
+        self._id_bytes -= sum(map(len, published))
         return published
 
     def forget(self, users: Iterable[bytes]) -> None:
         """Remove users whatever their state."""
         for user in users:
-            self._waiting.pop(user, None)
-            self._taken.pop(user, None)
+            for marks in (self._waiting, self._taken):
+                if marks.pop(user, None) is not None:
+                    self._id_bytes -= len(user)
 
     def sort(self) -> None:
         """Restore the order of first ``seq``, and put taken marks back: the partition starts a new ownership."""
-        merged = dict(self._taken)
+        merged = self._taken
         for user, mark in self._waiting.items():
-            merged[user] = merged[user].then(mark) if user in merged else mark
-        self._waiting = dict(sorted(merged.items(), key=lambda item: item[1].first_seq))
+            merged[user] = _then(merged[user], mark) if user in merged else mark
+        self._waiting = dict(sorted(merged.items(), key=_first_seq_of))
         self._taken = {}
+        self._id_bytes = sum(map(len, self._waiting))
 
     @property
     def oldest(self) -> Mark | None:
         """The mark with the lowest first ``seq``."""
-        firsts = [next(iter(marks.values())) for marks in (self._taken, self._waiting) if marks]
+        firsts = [Mark.decode(next(iter(marks.values()))) for marks in (self._taken, self._waiting) if marks]
         return min(firsts, default=None)
+
+
+def _first_seq_of(item: tuple[bytes, bytes]) -> int:
+    first_seq: int = _first_seq_in(item[1])[0]
+    return first_seq
+
+
+def _then(mark: bytes, later: bytes) -> bytes:
+    return Mark.decode(mark).then(Mark.decode(later)).encode()

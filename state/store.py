@@ -16,7 +16,7 @@ from typing import Final
 
 from rocksdict import ColumnFamily, Rdict, WriteBatch
 
-from state.dirty import DirtyMarks, Mark
+from state.dirty import DirtyMarks
 from state.errors import FormatUnknown, StoreUnavailable
 from state.history import Rows
 from state.options import CACHES, MARKS, META, StoreResources, open_database
@@ -230,8 +230,7 @@ class BagStore:
 
     def _read_marks(self) -> DirtyMarks:
         applied = -1 if self.record is None else seq_of(self.record.epoch, self.record.next_offset)
-        stored = ((user, Mark.decode(value)) for user, value in self._marks_db.items())
-        return DirtyMarks(stored, max(applied, self._replayed_seq))
+        return DirtyMarks(self._marks_db.items(), max(applied, self._replayed_seq))
 
     def _check_format(self) -> None:
         found = self._meta_db.get(FORMAT_KEY)

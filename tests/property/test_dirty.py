@@ -79,8 +79,7 @@ class Model:
                 self.covered(user, newest)
             self.in_flight = {}
         elif name == "reopen":
-            stored = [(user, Mark.decode(value)) for user, value in self.disk.items()]
-            self.marks, self.in_flight = DirtyMarks(stored, self.owned_seq), {}
+            self.marks, self.in_flight = DirtyMarks(self.disk.items(), self.owned_seq), {}
         elif name in ("reassign", "other"):
             marks.sort()
             self.in_flight = {}
@@ -148,7 +147,7 @@ def test_the_first_format_of_a_mark_is_read_for_ever() -> None:
 
 
 def test_forgotten_users_have_no_mark_whatever_their_state() -> None:
-    marks = DirtyMarks([(b"ann", Mark(1, 1, 1, 1)), (b"bob", Mark(2, 2, 2, 2))])
+    marks = DirtyMarks([(b"ann", Mark(1, 1, 1, 1).encode()), (b"bob", Mark(2, 2, 2, 2).encode())])
     marks.take(1)
     marks.forget([b"ann", b"bob", b"nobody"])
     assert (len(marks), marks.oldest) == (0, None)
