@@ -50,6 +50,10 @@ TABLE: Final = "bags"
 # A batch makes some 100,000 short-lived objects without cycles; at Python's threshold of 700 the garbage collector
 # would look at all of them again and again, which costs as much as decoding.
 _GC_THRESHOLDS: Final = (200_000, 20, 20)
+# aiokafka leaves the group when nothing is fetched for this long, but that may be meant: events wait for encoding. The
+# watchdog sees to the rest.
+_POLL_INTERVAL_S: Final = 7 * 86_400.0
+_MARKS_WAIT_S: Final = 0.05
 # Batches in flight per partition: one in its transaction, one decoded behind it.
 _BATCHES_PER_PARTITION: Final = 2
 
@@ -59,6 +63,7 @@ class LurmApp(faust.App):
 
     ownership: Ownership
     accept_data_loss: bool
+    buffer_bytes: int
     epoch: int
     early: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
@@ -151,11 +156,21 @@ class Worker:
     async def _consume(self, stream: Any) -> None:
         limit = _BATCHES_PER_PARTITION * self.settings.topics.partitions
         async for event in stream.events():
+            await self._encoded_enough()
             task = asyncio.create_task(self._apply(event.message))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
             if len(self._batches) >= limit:
                 await asyncio.wait(self._batches, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _encoded_enough(self) -> None:
+        """While the dirty marks exceed their memory, encode at once, whatever the interval, and take no more events."""
+        while self._has_too_many_marks() and not self.app.should_stop:
+            self._reencoder.hurry.set()
+            await asyncio.sleep(_MARKS_WAIT_S)
+
+    def _has_too_many_marks(self) -> bool:
+        return self.ownership.marks_bytes() > self.settings.state.marks_bytes
 
     async def _apply(self, message: Any) -> None:
         """Apply one batch. An exception never reaches the stream, where Faust would acknowledge and go on (I9)."""
@@ -206,7 +221,8 @@ class Worker:
         recovering = app.rebalancing and not ownership.recovered
         recovered = (app.consumer_generation_id, ownership.n_replayed, self._items.n_read)
         yield Progress("recovery", recovered, idle=not recovering)
-        yield Progress("the source", self._n_batches, idle=not self._observer.behind)
+        encoded = self._reencoder.n_batches if self._has_too_many_marks() else None
+        yield Progress("the source", (self._n_batches, encoded), idle=not self._observer.behind)
         yield Progress("the end", None, idle=not app.should_stop)
 
     def _dead(self) -> Iterator[str]:
@@ -269,6 +285,7 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=kafka.fetch_bytes,
         broker_max_poll_records=kafka.poll_events,
+        broker_max_poll_interval=_POLL_INTERVAL_S,
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 10,
         broker_rebalance_timeout=kafka.rebalance_timeout_s,
@@ -278,6 +295,7 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
         logging_config=None,
     )
     app.ownership = ownership
+    app.buffer_bytes = kafka.buffer_bytes
     app.accept_data_loss = kafka.data_loss == "accept"
     app.epoch = settings.topics.epoch
     return app

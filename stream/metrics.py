@@ -179,6 +179,11 @@ class WorkerMetrics:
             "Users that wait for a new embedding. Grows: encoding is slower than the change, add workers or a GPU.",
             registry=registry,
         )
+        self.dirty_bytes = Gauge(
+            "lurm_dirty_bytes",
+            "Memory of dirty marks, standbys' too. At state.marks_bytes events wait for encoding, as above.",
+            registry=registry,
+        )
         self.oldest_mark_s = Gauge(
             "lurm_dirty_oldest_seconds",
             "Age of the oldest dirty mark. Above a few encode intervals: LurmEncodingBehind.",
@@ -272,12 +277,14 @@ class WorkerMetrics:
         registry = self.registry
         self.fetched = Gauge(
             "lurm_fetched_bytes",
-            "Keys and values fetched and not applied yet. Bounded by kafka.fetch_bytes: lower it when memory is short.",
+            "Memory of records fetched and not applied yet. Bounded by kafka.buffer_bytes: lower that when"
+            " memory is short.",
             registry=registry,
         )
         self.rocksdb_memory = Gauge(
             "lurm_rocksdb_memory_bytes",
-            "RocksDB memory. Bounded by state.cache_bytes and state.memtable_bytes: lower them when memory is short.",
+            "RocksDB memory. Near state.cache_bytes and state.memtable_bytes, which bound it softly: lower them when"
+            " memory is short.",
             ["kind"],
             registry=registry,
         )

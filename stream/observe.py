@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
+from stream.backlog import backlog_bytes
 from stream.metrics import LOG_LEVELS, LOG_SOURCES, OUTCOMES, WorkerMetrics
 from stream.ownership import Ownership
 
@@ -118,15 +119,14 @@ class Observer:
     def _observe_state(self, now_s: float) -> None:
         metrics, partitions = self._metrics, list(self._ownership.partitions.values())
         metrics.dirty.set(sum(len(partition.store.marks) for partition in partitions))
+        metrics.dirty_bytes.set(sum(store.marks.n_bytes for store in self._ownership.stores.values()))
         oldest = [mark.first_ms for partition in partitions if (mark := partition.store.marks.oldest) is not None]
         metrics.oldest_mark_s.set(max(0.0, now_s - min(oldest) / 1000) if oldest else 0.0)
         sizes = [store.sizes() for store in self._ownership.stores.values()]
         metrics.rocksdb_disk.set(sum(size["disk_bytes"] for size in sizes))
         metrics.rocksdb_compaction.set(sum(size["compaction_bytes"] for size in sizes))
         metrics.rows.set(sum(size["rows"] for size in sizes))
-        queues = list(self._app.flow_control._queues)  # noqa: SLF001 - source and changelog; nobody else knows both
-        waiting = sum(event.message.n_bytes for queue in queues for event in queue._queue)  # noqa: SLF001
-        metrics.fetched.set(waiting + self._ownership.applying_bytes)
+        metrics.fetched.set(backlog_bytes(self._app).total())
         for kind, n_bytes in self._ownership.memory().items():
             metrics.rocksdb_memory.labels(kind).set(n_bytes)
         disk = shutil.disk_usage(self._ownership.folder)

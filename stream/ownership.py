@@ -114,6 +114,10 @@ class Ownership:
         await self.drain()
         await self.assign(set(), set())
 
+    def marks_bytes(self) -> int:
+        """Memory of the dirty marks of the partitions we own, whose users we encode."""
+        return sum(partition.store.marks.n_bytes for partition in self.partitions.values())
+
     def memory(self) -> Mapping[str, int]:
         """Bytes of RocksDB's block cache and memtables, over all partitions."""
         resources = self._resources

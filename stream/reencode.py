@@ -7,6 +7,7 @@ overload freshness degrades and correctness does not. Encoding runs in one execu
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
@@ -27,7 +28,7 @@ _ROLL_UP_USERS = 200
 
 
 class Reencoder:
-    """Runs the encode cycles of a worker."""
+    """Runs the encode cycles of a worker; whoever sets ``hurry`` does not wait for the next interval."""
 
     def __init__(
         self,
@@ -42,18 +43,22 @@ class Reencoder:
         self._writer = writer
         self._interval_s = interval_s
         self._batch_users = batch_users
+        self.hurry = asyncio.Event()
+        self.n_batches = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lurm-encode")
 
     async def run(self) -> None:
         """Cycle until cancelled."""
         while True:
             end_s = perf_counter() + self._interval_s
+            self.hurry.clear()
             partitions = list(self._ownership.partitions.values())
             for partition in partitions:
                 await self._cycle(partition)
             for partition in partitions:
                 await self._sweep_until(partition, end_s)
-            await asyncio.sleep(max(0.0, end_s - perf_counter()))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.hurry.wait(), max(0.0, end_s - perf_counter()))
 
     async def _cycle(self, partition: Partition) -> None:
         """Encode all users that are dirty now, in batches; give way as soon as a rebalance wants the partition."""
@@ -84,6 +89,7 @@ class Reencoder:
             await partition.roll_up(chunk)
         marks = partition.store.marks.publish(taken)
         partition.store.clear_marks(marks, encoded.caches)
+        self.n_batches += 1
         passing("encode.cleared")
 
     async def _sweep_until(self, partition: Partition, end_s: float) -> None:
@@ -96,7 +102,7 @@ class Reencoder:
                     await partition.note_published()
                     return
                 await self._sweep(partition, partition.sweep_after)
-            if perf_counter() >= end_s:
+            if perf_counter() >= end_s or self.hurry.is_set():
                 return
 
     async def _sweep(self, partition: Partition, after: bytes) -> None:

@@ -63,7 +63,12 @@ class Kafka(Section):
     rebalance_timeout_s: float = Field(60.0, ge=5, description="how long a rebalance waits for a worker to hand over")
     request_timeout_s: float = Field(40.0, ge=5, description="deadline of one request; longer than the session timeout")
     transaction_timeout_s: float = Field(30.0, ge=2, le=900, description="the broker aborts a transaction after this")
-    fetch_bytes: int = Field(4 << 20, ge=1 << 16, description="bytes fetched at most per partition and request")
+    fetch_bytes: int = Field(
+        4 << 20, ge=1 << 16, description="bytes fetched at most per partition and request, as sent; one is held ahead"
+    )
+    buffer_bytes: int = Field(
+        64 << 20, ge=1 << 20, description="memory of fetched records; half for events, half for the changelog"
+    )
     poll_events: int = Field(20_000, ge=1, description="events at most in one batch")
     data_loss: Literal["stop", "accept"] = Field(
         "stop", description="when the source no longer holds unread events: stop, or log, count and go on"
@@ -131,8 +136,17 @@ class State(Section):
         None, description="folder of the partitions' databases, one per worker; needed by `worker`"
     )
     scales: str = Field("", description="calendar scales, e.g. day,month; empty: the bundle's")
-    cache_bytes: int = Field(256 << 20, ge=8 << 20, description="RocksDB block cache, shared by all partitions")
-    memtable_bytes: int = Field(128 << 20, ge=8 << 20, description="RocksDB memtables, shared by all partitions")
+    cache_bytes: int = Field(
+        256 << 20,
+        ge=8 << 20,
+        description="RocksDB block cache, of all partitions; soft: what a read pins may exceed it",
+    )
+    memtable_bytes: int = Field(
+        128 << 20, ge=8 << 20, description="RocksDB memtables of all partitions; soft: flushed early, never stalled"
+    )
+    marks_bytes: int = Field(
+        512 << 20, ge=1 << 20, description="memory of dirty marks; beyond it events wait until encoding has caught up"
+    )
     open_files_max: int = Field(512, ge=32, description="open files at most per partition")
     standbys: int = Field(0, ge=0, le=5, description="other workers that keep a copy of each partition")
 

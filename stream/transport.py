@@ -18,6 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.auth import CredentialsT
 from faust.types.tuples import TP, ConsumerMessage
 
+from stream.backlog import backlog_bytes, bytes_of
 from stream.errors import SourceLost
 from stream.fatal import die
 from stream.security import aiokafka_security
@@ -164,13 +165,26 @@ class Consumer(driver.Consumer):
         return bool(tp.topic == self.app.ownership.shared.names.events)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Mapping[Any, Fetched]:
+        full = self._full()
         # A copy: Faust hands its live, changing set to the fetcher.
-        wanted = {tp for tp in active_partitions or () if self._is_changelog_tp(tp) or not self.app.rebalancing}
+        wanted = {
+            tp
+            for tp in active_partitions or ()
+            if tp.topic not in full and (self._is_changelog_tp(tp) or not self.app.rebalancing)
+        }
         if not wanted:
             await self.sleep(0.05)
             return {}
         fetched: Mapping[Any, Fetched] = await super()._getmany(wanted, timeout)
         return fetched
+
+    def _full(self) -> set[str]:
+        """The topics that wait: half of ``kafka.buffer_bytes`` is fetched of them and not applied."""
+        limit, changelog = self.app.buffer_bytes // 2, self.app.ownership.shared.names.changelog
+        if backlog_bytes(self.app)[changelog] > limit and self.flow_active:
+            # A recovery applies several batches at once, and those it still waits for would never come.
+            self.app.tables.recovery.flush_buffers()
+        return {topic for topic, n_bytes in backlog_bytes(self.app).items() if n_bytes > limit}
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, BatchMessage]]:
         """Yield fetched batches, dropping all that a rebalance has overtaken."""
@@ -203,7 +217,7 @@ class Consumer(driver.Consumer):
             generation_id=batch.generation,
         )  # fmt: skip
         message.records, message.start, message.next = batch.records, batch.start, batch.next
-        message.n_bytes = sum(len(record.key or b"") + len(record.value or b"") for record in batch.records)
+        message.n_bytes = bytes_of(batch.records)
         yield message
 
     async def perform_seek(self) -> None:
