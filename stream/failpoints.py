@@ -1,4 +1,4 @@
-"""Failpoints: the steps of a worker at which a test can end, halt or delay the real process; off by default.
+"""Failpoints: the steps of a worker, or a repartition, at which a test can end, halt or delay it; off by default.
 
 ``LURM_FAILPOINT=batch.committed:3`` kills the worker the third time it passes that step. ``batch.sent:1=SIGSTOP`` sends
 itself that signal instead, ``encode.started:1=2.5`` waits so many seconds in the thread that passes.
@@ -45,6 +45,8 @@ STEPS: Final = (
     "begin.committed",
     "begin.applied",
     "recovery.replayed",  # one batch of the changelog
+    "repartition.sent",  # one row, perhaps not acknowledged yet
+    "repartition.written",  # all rows, not compared yet
 )
 _FORM = re.compile(r"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*))?(=((?P<signal>SIG[A-Z]+)|(?P<wait_s>\d+(\.\d+)?)))?")
 
@@ -91,4 +93,4 @@ def arm_from_environment() -> None:
     text = os.environ.get(VARIABLE)
     if text:
         _failpoint.arm(text)
-        logging.getLogger("lurm").warning("this worker is armed to fail: %s=%s", VARIABLE, text)
+        logging.getLogger("lurm").warning("this process is armed to fail: %s=%s", VARIABLE, text)

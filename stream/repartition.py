@@ -3,25 +3,32 @@
 Nothing of the old application is changed. A user's rows go where Kafka's default partitioner puts the user's events,
 with the ``seq`` they had; the new partition records begin the next epoch, so every later ``seq`` is higher. Until the
 rows were read again and found equal, the new records forbid every worker to start; writing the same rows twice changes
-nothing, so an interrupted run is repeated.
+nothing, so an interrupted run is repeated. Rows stand in temporary databases, so a state may be larger than memory.
 """
 
+import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from kafka import KafkaProducer
 from kafka.partitioner.default import murmur2
 
-from state.record import Ledger, PartitionRecord, encode_record
+from state.options import StoreOptions, StoreResources
+from state.record import Ledger, PartitionRecord, decode_record, encode_record
+from state.row_copy import RowCopy
 from state.rows import RECORD_KEY, user_of
 from stream.connection import admin, broker_errors, client_arguments
 from stream.erasure import Answer, Marker, decode
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
-from stream.replay import Progress, State, newest_state, read_topic
+from stream.failpoints import passing
+from stream.replay import Progress, read_topic
 from stream.settings import Settings, validated
 from stream.source import read_source
 from stream.topics import check, create_missing, end_offsets
@@ -30,8 +37,36 @@ from stream.topics import check, create_missing, end_offsets
 UNFINISHED = "(unfinished lurm repartition)"
 _PROGRESS_EVERY = 10_000
 _PAUSE_S = 0.2
+_STATE_KEYS = b"\0"
 
-Rows = Mapping[int, Mapping[bytes, bytes]]
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The newest committed state of an application: the rows on disk, the partition records in memory."""
+
+    rows: RowCopy
+    records: Mapping[int, PartitionRecord]
+    n_partitions: int
+
+    @property
+    def ledger(self) -> Ledger:
+        """The sum over all partitions."""
+        return sum((record.ledger for record in self.records.values()), Ledger())
+
+    def users(self) -> Iterator[tuple[int, bytes, list[tuple[bytes, bytes]]]]:
+        """Every user: partition, id, rows."""
+        for number in range(self.n_partitions):
+            rows = (row for some in self.rows.rows(number) for row in some)
+            for user, own in groupby(rows, lambda row: user_of(row[0])):
+                yield number, user, list(own)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What must stand in the new changelog."""
+
+    users: int
+    rows: Counter[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +85,28 @@ def partition_of(user: bytes, n_partitions: int) -> int:
     return placed
 
 
-def read_old(settings: Settings, progress: Progress | None = None) -> State:
-    """The whole state of an application at rest.
+@contextmanager
+def copied(settings: Settings, n_partitions: int, progress: Progress | None = None) -> Iterator[Copy]:
+    """The state of an application as its changelog says, in a temporary database while the block runs."""
+    records: dict[int, PartitionRecord] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="lurm-repartition-") as folder,
+        closing(RowCopy(Path(folder) / "rows", StoreResources(StoreOptions()))) as rows,
+    ):
+        for batch in read_topic(settings, settings.changelog_topic, progress):
+            rows.write((each.partition, each.key, each.value) for each in batch if not _is_own(each.key))
+            newest = {each.partition: each.value for each in batch if each.key == RECORD_KEY and each.value}
+            records |= {number: decode_record(value) for number, value in newest.items()}
+        yield Copy(rows, records, n_partitions)
+
+
+def _is_own(key: bytes) -> bool:
+    return key.startswith(_STATE_KEYS)
+
+
+@contextmanager
+def read_old(settings: Settings, progress: Progress | None = None) -> Iterator[Copy]:
+    """The whole state of an application at rest, while the block runs.
 
     **Raises** `LurmError` while workers run, events or erasures wait, or rows are not where the default partitioner
     puts their users, `SourceLost` when the events topic is not the one that was counted.
@@ -60,24 +115,24 @@ def read_old(settings: Settings, progress: Progress | None = None) -> State:
     ends = end_offsets(settings, settings.topics.events)
     if not ends:
         raise ConfigInvalid(f"the events topic does not exist: topic={settings.topics.events}")
-    state = newest_state(settings, progress=progress)
-    if not state.records:
-        raise LurmError(f"there is no state to move: changelog={settings.changelog_topic}")
-    source = read_source(settings)
-    applied = {number: source.continued(record, number).next_offset for number, record in state.records.items()}
-    waiting = sum(max(0, end - applied.get(number, 0)) for number, end in ends.items())
-    if waiting:
-        raise LurmError(
-            f"events wait in the old topic, and would be lost: events={waiting} topic={settings.topics.events}; stop "
-            "the producers and let the workers finish"
-        )
-    _refuse_erasures(settings)
-    _refuse_misplaced(state, len(ends))
-    return state
+    with copied(settings, len(ends), progress) as state:
+        if not state.records:
+            raise LurmError(f"there is no state to move: changelog={settings.changelog_topic}")
+        source = read_source(settings)
+        applied = {number: source.continued(record, number).next_offset for number, record in state.records.items()}
+        waiting = sum(max(0, end - applied.get(number, 0)) for number, end in ends.items())
+        if waiting:
+            raise LurmError(
+                f"events wait in the old topic, and would be lost: events={waiting} topic={settings.topics.events}; "
+                "stop the producers and let the workers finish"
+            )
+        _refuse_erasures(settings)
+        _refuse_misplaced(state, len(ends))
+        yield state
 
 
-def write_new(new: Settings, state: State, progress: Progress | None = None) -> Rows:
-    """Make the new topics, forbid workers, and write the rows; what stands where.
+def write_new(new: Settings, state: Copy, progress: Progress | None = None) -> Placed:
+    """Make the new topics, forbid workers, and write the rows; how many stand where.
 
     **Raises** `ConfigInvalid` when the new topics are wrong or hold a state of their own.
     """
@@ -87,31 +142,33 @@ def write_new(new: Settings, state: State, progress: Progress | None = None) -> 
     _refuse_members(new)
     _refuse_finished(new)
     _write_records(new, _records(new, state, UNFINISHED))
-    placed = _placed(state, new.topics.partitions)
-    total, done = sum(map(len, placed.values())), 0
+    n_users, rows = 0, Counter[int]()
     with broker_errors(new.kafka), closing(_producer(new)) as producer:
-        for number, rows in placed.items():
-            for key, value in rows.items():
+        for n_users, (_, user, own) in enumerate(state.users(), 1):
+            number = partition_of(user, new.topics.partitions)
+            for key, value in own:
                 producer.send(new.changelog_topic, value, key, partition=number)
-                done += 1
-                if progress is not None and done % _PROGRESS_EVERY == 0:
-                    progress(done, total)
+                passing("repartition.sent")
+            rows[number] += len(own)
+            if progress is not None and n_users % _PROGRESS_EVERY == 0:
+                progress(rows.total(), max(rows.total(), state.rows.n_about))
         producer.flush()
-    return placed
+    passing("repartition.written")
+    return Placed(n_users, rows)
 
 
-def verify_and_allow(new: Settings, state: State, placed: Rows, progress: Progress | None = None) -> Moved:
+def verify_and_allow(new: Settings, state: Copy, placed: Placed, progress: Progress | None = None) -> Moved:
     """Read the new changelog again, compare it row by row, and only then let workers start.
 
     **Raises** `LurmError` for any difference; then the new changelog must be deleted.
     """
-    found = newest_state(new, progress=progress)
-    for number in range(new.topics.partitions):
-        _refuse_difference(new, number, placed.get(number, {}), found.rows.get(number, {}))
+    with copied(new, new.topics.partitions, progress) as found:
+        for number in range(new.topics.partitions):
+            _refuse_difference(new, number, state, placed.rows[number], found)
     records = _records(new, state)
     _write_records(new, records)
     ledger = sum((record.ledger for record in records.values()), Ledger())
-    return Moved(len(state.users()), sum(map(len, placed.values())), ledger, new.topics.epoch)
+    return Moved(placed.users, placed.rows.total(), ledger, new.topics.epoch)
 
 
 def new_settings(settings: Settings, app_id: str, **topics: object) -> Settings:
@@ -126,22 +183,13 @@ def new_settings(settings: Settings, app_id: str, **topics: object) -> Settings:
     return validated(Settings, new)
 
 
-def in_next_epoch(new: Settings, state: State) -> Settings:
+def in_next_epoch(new: Settings, state: Copy) -> Settings:
     """The new settings in the first epoch in which every ``seq`` is higher than all of this state."""
     epoch = max(record.epoch for record in state.records.values()) + 1
     return new.model_copy(update={"topics": new.topics.model_copy(update={"epoch": epoch})})
 
 
-def _placed(state: State, n_partitions: int) -> dict[int, dict[bytes, bytes]]:
-    users = {user: partition_of(user, n_partitions) for user in state.users()}
-    placed: dict[int, dict[bytes, bytes]] = {}
-    for rows in state.rows.values():
-        for key, value in rows.items():
-            placed.setdefault(users[user_of(key)], {})[key] = value
-    return placed
-
-
-def _records(new: Settings, state: State, interest_space_id: str = "") -> dict[int, PartitionRecord]:
+def _records(new: Settings, state: Copy, interest_space_id: str = "") -> dict[int, PartitionRecord]:
     """Nothing read yet of the new topic, no model's embeddings published, and the past of all in partition 0's ledger.
 
     A row does not say which event of which partition it counts, so only the sum over all partitions goes on.
@@ -193,7 +241,9 @@ def _group(settings: Settings) -> Mapping[str, Any]:
         try:
             with admin(settings) as client:
                 group: Mapping[str, Any] = client.describe_groups([settings.app.id])[settings.app.id]
-                return group
+                # A coordinator that is just being made says nothing of the group.
+                if group["group_state"] or time.monotonic() > deadline:
+                    return group
         except BrokerUnavailable:
             if time.monotonic() > deadline:
                 raise
@@ -215,31 +265,47 @@ def _refuse_erasures(settings: Settings) -> None:
         raise LurmError(f"erasures wait: partitions={sorted(number for number, _ in waiting)}; let the workers finish")
 
 
-def _refuse_misplaced(state: State, n_partitions: int) -> None:
-    for number, rows in state.rows.items():
-        for user in {user_of(key) for key in rows}:
-            if partition_of(user, n_partitions) != number:
-                raise LurmError(
-                    f"the producers do not place events by Kafka's default partitioner: user={user.decode()!r} "
-                    f"partition={number} expected={partition_of(user, n_partitions)}; their rows cannot be moved"
-                )
+def _refuse_misplaced(state: Copy, n_partitions: int) -> None:
+    for number, user, _ in state.users():
+        if partition_of(user, n_partitions) != number:
+            raise LurmError(
+                f"the producers do not place events by Kafka's default partitioner: user={user.decode()!r} "
+                f"partition={number} expected={partition_of(user, n_partitions)}; their rows cannot be moved"
+            )
 
 
 def _refuse_finished(new: Settings) -> None:
-    found = newest_state(new)
-    finished = [record for record in found.records.values() if record.interest_space_id != UNFINISHED]
-    if finished or (found.rows and not found.records):
+    with copied(new, new.topics.partitions) as found:
+        finished = [record for record in found.records.values() if record.interest_space_id != UNFINISHED]
+        unknown = not found.records and next(found.users(), None) is not None
+    if finished or unknown:
         raise ConfigInvalid(
             f"the new changelog holds a state already: topic={new.changelog_topic}; choose another --to-app, or delete "
             "that topic"
         )
 
 
-def _refuse_difference(new: Settings, number: int, wanted: Mapping[bytes, bytes], found: Mapping[bytes, bytes]) -> None:
-    if wanted == found:
-        return
-    n_different = sum(wanted.get(key) != found.get(key) for key in wanted.keys() | found.keys())
-    raise LurmError(
-        f"the new changelog differs from the old state: rows={n_different} topic={new.changelog_topic} "
-        f"partition={number}; delete that topic and run this again"
-    )
+def _refuse_difference(new: Settings, number: int, state: Copy, n_wanted: int, found: Copy) -> None:
+    """Every row found must be the old one of a user who belongs here; then as many as wanted are all of them."""
+    n_found, n_known, n_equal = 0, 0, 0
+    for rows in found.rows.rows(number):
+        wanted = _wanted(new, number, state, [key for key, _ in rows])
+        n_found += len(rows)
+        n_known += len(rows) - wanted.count(None)
+        n_equal += sum(value == old for (_, value), old in zip(rows, wanted, strict=True))
+    n_different = n_found + n_wanted - n_known - n_equal
+    if n_different:
+        raise LurmError(
+            f"the new changelog differs from the old state: rows={n_different} topic={new.changelog_topic} "
+            f"partition={number}; delete that topic and run this again"
+        )
+
+
+def _wanted(new: Settings, number: int, state: Copy, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The old values of these keys in order, None for a key that does not belong into this new partition."""
+    wanted: list[bytes | None] = []
+    for user, group in groupby(keys, user_of):
+        own = list(group)
+        belongs = partition_of(user, new.topics.partitions) == number
+        wanted += state.rows.get(partition_of(user, state.n_partitions), own) if belongs else [None] * len(own)
+    return wanted

@@ -1,8 +1,11 @@
 """`lurm repartition`: the same state under another application id, with another number of partitions."""
 
+from contextlib import ExitStack
+
 import click
 import msgspec
 
+from stream import failpoints
 from stream.commands.progress import progress_bar
 from stream.settings import Settings
 
@@ -34,10 +37,11 @@ def repartition(
     Stop the producers, let the workers finish, and stop them. The old application is not changed. The new changelog is
     read again and compared row by row; ends with 1 on a difference. Interrupted, it can be run again. The settings
     printed at the end are the new workers': they count the new events topic on top, and publish everybody once in the
-    new embeddings topic. Needs memory for all rows twice.
+    new embeddings topic. The temporary folder (TMPDIR) needs room for all rows twice.
     """
     from stream import repartition as move  # noqa: PLC0415 - --help needs no Kafka client
 
+    failpoints.arm_from_environment()
     new = move.new_settings(
         settings,
         to_app,
@@ -46,13 +50,14 @@ def repartition(
         dead_letters=to_dead_letters or f"{to_app}-dead-letters",
         partitions=partitions,
     )
-    with progress_bar("reading the old changelog") as progress:
-        state = move.read_old(settings, progress)
-    new = move.in_next_epoch(new, state)
-    with progress_bar("writing the new changelog") as progress:
-        placed = move.write_new(new, state, progress)
-    with progress_bar("reading it again") as progress:
-        moved = move.verify_and_allow(new, state, placed, progress)
+    with ExitStack() as held:
+        with progress_bar("reading the old changelog") as progress:
+            state = held.enter_context(move.read_old(settings, progress))
+        new = move.in_next_epoch(new, state)
+        with progress_bar("writing the new changelog") as progress:
+            placed = move.write_new(new, state, progress)
+        with progress_bar("reading it again") as progress:
+            moved = move.verify_and_allow(new, state, placed, progress)
     ledger = " ".join(f"{name}={n}" for name, n in msgspec.structs.asdict(moved.ledger).items())
     click.echo(f"moved and found equal: users={moved.users} rows={moved.rows} {ledger}")
     click.echo(f"LURM_APP__ID={to_app}")

@@ -1,11 +1,13 @@
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from state.rows import RECORD_KEY
-from stream.repartition import in_next_epoch, new_settings, partition_of, read_old, write_new
+from stream.repartition import UNFINISHED, in_next_epoch, new_settings, partition_of, read_old, write_new
 from stream.settings import Settings, State, Worker
+from stream.worker_process import ChildProcess
 from tests.brokers import Broker, environment_of, producer
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
 from tests.workers import LURM, Changelog, Traffic, check_exact, check_published, wait_applied
@@ -15,7 +17,7 @@ from tests.workers import LURM, Changelog, Traffic, check_exact, check_published
 def test_a_repartitioned_state_counts_on(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    """From two partitions to five; whatever makes that unsafe is refused, and an interrupted run is run again."""
+    """From two partitions to five; whatever makes that unsafe is refused, and a killed run is run again."""
     old = settings_on(kafka_broker.brokers, worker=Worker())
     traffic, worker = Traffic(old, seed=30), make_worker(old)
     assert "there is no state to move" in repartition(old, exit_code=1)
@@ -26,7 +28,11 @@ def test_a_repartitioned_state_counts_on(
     assert "workers are in the group: members=1" in repartition(old, exit_code=1)
     assert worker.terminate() == 0
     new = target(old).model_copy(update={"state": State(dir=tmp_path / "state-new")})
-    write_new(new, read_old(old))
+    killed = ChildProcess(old, tmp_path / "repartition.log", command(old))
+    n_rows = len(before.rows)
+    for failpoint in (f"repartition.sent:{n_rows // 2}", "repartition.written"):
+        assert killed.start(failpoint).wait() == -signal.SIGKILL, killed.output()
+        assert {each.interest_space_id for each in Changelog(new).partitions.values()} == {UNFINISHED}
 
     moved = repartition(old)
     assert f"users={len(before.newest_seq())} rows={len(before.rows)} received=1000 applied=1000" in moved
@@ -56,7 +62,8 @@ def test_a_difference_is_found_and_no_worker_counts_on_it(
     wait_applied(old, worker)
     assert worker.terminate() == 0
     new = target(old)
-    write_new(new, read_old(old))
+    with read_old(old) as state:
+        write_new(new, state)
     key, value = next(iter(Changelog(old).rows.items()))
     with producer(new) as client:
         client.send(new.changelog_topic, value, b"stranger" + key, partition=0).get(10)
@@ -68,15 +75,18 @@ def target(old: Settings) -> Settings:
     """The settings of the application that `repartition` makes."""
     name = f"{old.app.id}-5"
     topics = {"embeddings": f"{name}-embeddings", "dead_letters": f"{name}-dead-letters", "partitions": 5}
-    return in_next_epoch(new_settings(old, name, events=f"{name}-events", **topics), read_old(old))
+    with read_old(old) as state:
+        return in_next_epoch(new_settings(old, name, events=f"{name}-events", **topics), state)
+
+
+def command(old: Settings) -> list[str | Path]:
+    arguments = ["--to-app", f"{old.app.id}-5", "--to-events", f"{old.app.id}-5-events", "--partitions", "5"]
+    return [LURM, "repartition", *arguments]
 
 
 def repartition(old: Settings, exit_code: int = 0) -> str:
     """What the command said."""
-    arguments = ["--to-app", f"{old.app.id}-5", "--to-events", f"{old.app.id}-5-events", "--partitions", "5"]
-    done = subprocess.run(
-        [LURM, "repartition", *arguments], env=environment_of(old), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command(old), env=environment_of(old), capture_output=True, text=True, check=False)
     assert done.returncode == exit_code, done.stderr
     assert len(done.stderr.splitlines()) == (1 if exit_code else 0), done.stderr
     return done.stdout + done.stderr

@@ -1,0 +1,57 @@
+"""The rows of all partitions in a database of their own: a copy of a state that need not fit in memory."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from rocksdict import Rdict, WriteBatch
+
+from state.options import StoreResources, open_database
+
+_PARTITION_BYTES = 4
+_READ_ROWS = 2_000
+
+Write = tuple[bytes, bytes | None]
+
+
+class RowCopy:
+    """The newest value of every key of every partition; whoever made the folder deletes it."""
+
+    def __init__(self, path: Path, resources: StoreResources) -> None:
+        self._db: Rdict = open_database(path, resources)
+
+    def write(self, rows: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+        """Put rows, in order: (partition, key, value), None deletes."""
+        batch = WriteBatch(raw_mode=True)
+        for number, key, value in rows:
+            place = number.to_bytes(_PARTITION_BYTES) + key
+            batch.delete(place) if value is None else batch.put(place, value)
+        self._db.write(batch)
+
+    def get(self, number: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys of one partition, in their order."""
+        place = number.to_bytes(_PARTITION_BYTES)
+        values: list[bytes | None] = self._db.get([place + key for key in keys]) if keys else []
+        return values
+
+    def rows(self, number: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """All rows of one partition in the order of their keys, some at a time."""
+        first, after = number.to_bytes(_PARTITION_BYTES), (number + 1).to_bytes(_PARTITION_BYTES)
+        iterator, found = self._db.iter(), list[tuple[bytes, bytes]]()
+        iterator.seek(first)
+        while iterator.valid() and (place := iterator.key()) < after:
+            found.append((place[_PARTITION_BYTES:], iterator.value()))
+            if len(found) == _READ_ROWS:
+                yield found
+                found = []
+            iterator.next()
+        iterator.status()
+        yield found
+
+    @property
+    def n_about(self) -> int:
+        """Estimated number of rows of all partitions."""
+        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+
+    def close(self) -> None:
+        """Give up the database."""
+        self._db.close()
