@@ -73,7 +73,7 @@ class BagStore:
         self._has_caches = next(iter(self._caches_db.keys()), None) is not None
         self._broken = False
         self._check_format()
-        self.changelog_offset, self._applied_at_s = self._read_applied()
+        self.changelog_offset, self.applied_at_s = self._read_applied()
         self.published = 0
         self._replayed_seq = _SEQ.unpack(self._meta_db.get(_REPLAYED_KEY) or _SEQ.pack(-1))[0]
         stored = self._db.get(RECORD_KEY)
@@ -84,7 +84,7 @@ class BagStore:
     def open_fresh(cls, path: Path, resources: StoreResources, now_s: float) -> "BagStore":
         """Open a store; one so far behind that the changelog may have forgotten tombstones is wiped first."""
         store = cls(path, resources)
-        if store.changelog_offset is None or now_s - store._applied_at_s < BEHIND_S_MAX:
+        if not is_behind(store, now_s):
             return store
         store.close()
         shutil.rmtree(path)
@@ -177,7 +177,7 @@ class BagStore:
             put(_REPLAYED_KEY, _SEQ.pack(dirty.newest_seq), self._meta_cf)
             self._replayed_seq = dirty.newest_seq
         # Not now: a replay that is cut short leaves a disk as old as the last record it applied.
-        applied_at_s = self._applied_at_s if newest_ms is None else newest_ms / 1000
+        applied_at_s = self.applied_at_s if newest_ms is None else newest_ms / 1000
         self._write_applied(batch, changelog_offset, applied_at_s)
         self.record = record
 
@@ -209,7 +209,7 @@ class BagStore:
     def _write_applied(self, batch: WriteBatch, changelog_offset: int, at_s: float) -> None:
         batch.put(APPLIED_KEY, _APPLIED.pack(changelog_offset, at_s), self._meta_cf)
         self._write(batch)
-        self.changelog_offset, self._applied_at_s = changelog_offset, at_s
+        self.changelog_offset, self.applied_at_s = changelog_offset, at_s
 
     def _write(self, batch: WriteBatch) -> None:
         with self._poisoned_on_failure():
@@ -246,6 +246,24 @@ class BagStore:
         if value is None:
             return None, 0.0
         return decode_applied(value)
+
+
+def is_behind(store: BagStore, now_s: float) -> bool:
+    """Whether the changelog may have forgotten tombstones that this store has not seen."""
+    return store.changelog_offset is not None and now_s - store.applied_at_s >= BEHIND_S_MAX
+
+
+def remove_if_behind(path: Path, resources: StoreResources, now_s: float) -> bool:
+    """Delete a database that is so far behind that its next use would wipe it; whether it was.
+
+    **Raises** `StoreUnavailable` when it is locked or cannot be read: leave it.
+    """
+    store = BagStore(path, resources)
+    behind = is_behind(store, now_s)
+    store.close()
+    if behind:
+        shutil.rmtree(path)
+    return behind
 
 
 def decode_applied(value: bytes) -> tuple[int, float]:

@@ -7,6 +7,7 @@ The way of an event: `transport` (fetched batch) -> here -> `partition` (one tra
 import asyncio
 import gc
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -54,6 +55,8 @@ _GC_THRESHOLDS: Final = (200_000, 20, 20)
 # watchdog sees to the rest.
 _POLL_INTERVAL_S: Final = 7 * 86_400.0
 _MARKS_WAIT_S: Final = 0.05
+# How often folders of partitions that went elsewhere are looked at, beside at the start.
+_OLD_INTERVAL_S: Final = 86_400.0
 # Batches in flight per partition: one in its transaction, one decoded behind it.
 _BATCHES_PER_PARTITION: Final = 2
 
@@ -209,9 +212,14 @@ class Worker:
             die(error)
 
     async def _beat(self) -> None:
+        looked_at_s = -math.inf
         while not self.app.should_stop:
             self._heartbeat += 1
-            self._observer.observe(time.time())
+            now_s = time.time()
+            if now_s - looked_at_s >= _OLD_INTERVAL_S:
+                looked_at_s = now_s
+                self.ownership.remove_old(now_s)
+            self._observer.observe(now_s)
             await asyncio.sleep(1.0)
 
     def _progress(self) -> Iterator[Progress]:

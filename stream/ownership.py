@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from state.errors import StateError
 from state.options import StoreResources
-from state.store import BagStore
+from state.store import BagStore, remove_if_behind
 from stream.partition import Partition, Pipeline
 from stream.settings import Kafka
 from stream.transactions import TransactionalProducer
@@ -113,6 +114,19 @@ class Ownership:
         self.ready = False
         await self.drain()
         await self.assign(set(), set())
+
+    def remove_old(self, now_s: float) -> None:
+        """Delete what stands here of partitions that went elsewhere, once its next use would wipe it anyway.
+
+        Until then it saves a partition that comes back from replaying everything; but an erased user stays in it.
+        """
+        held = {self.folder / f"partition-{number}" for number in self._allowed}
+        for path in sorted(set(self.folder.glob("partition-*")) - held):
+            try:
+                if remove_if_behind(path, self._resources, now_s):
+                    logger.info("removed a partition that went elsewhere long ago: path=%s", path)
+            except (OSError, StateError) as error:
+                logger.warning("an old partition is left where it is: %s", error)
 
     def marks_bytes(self) -> int:
         """Memory of the dirty marks of the partitions we own, whose users we encode."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from state.rows import decode_header, seq_of, user_of
+from state.store import BEHIND_S_MAX
 from stream.dead_letters import PREFIX
 from stream.embedding_record import Embedding
 from stream.embedding_record import decode as decode_embedding
@@ -92,6 +93,32 @@ class Control(Struct, frozen=True):
     expires_at: str | None
 
 
+class Copy(Struct, frozen=True):
+    """A copy that no command can see from here, and when the user goes from it."""
+
+    where: str
+    gone: str
+
+
+# Whether there are any is known only where they are.
+COPIES = (
+    Copy(
+        "state folders of workers that do not own the user's partition: standbys, workers that are down, owners before",
+        "when such a worker reads the changelog's tombstones, a standby at once, or deletes the folder, "
+        f"{BEHIND_S_MAX // 86_400} days behind: at its start, at its next assignment or once a day",
+    ),
+    Copy(
+        "snapshots by `lurm snapshot`, and other backups of state folders",
+        "when you delete them; a restored one loses the user before its worker is ready, and one older than "
+        f"{BEHIND_S_MAX // 86_400} days is refused",
+    ),
+    Copy(
+        "the topics of an application that `lurm repartition` moved from",
+        "when you delete them",
+    ),
+)
+
+
 class Left(Struct, frozen=True):
     """What is not deleted but expires; ``events`` is null when the events topic was not read."""
 
@@ -100,6 +127,7 @@ class Left(Struct, frozen=True):
     rows: Superseded
     embeddings: Superseded
     control: Control
+    copies: tuple[Copy, ...] = COPIES
 
 
 class Verified(Struct, frozen=True):

@@ -24,6 +24,7 @@ def test_an_erased_user_is_gone_and_can_begin_a_new_life(one_settings: Settings,
     (held,) = [each for each in receipt.partitions if each.removed.rows]
     assert (held.last_row_tombstone or 0) - (held.first_row_tombstone or 0) == 4
     assert [Erased("ann")] == [each for each in all_published(one_settings) if isinstance(each, Erased)]
+    assert any("state folders" in copy.where and "6 days" in copy.gone for copy in receipt.left.copies)
     assert receipt.left.events is not None
     assert [(each.partition, each.records) for each in receipt.left.events] == [(held.partition, 5)]
     assert (receipt.left.rows.records, receipt.left.embeddings.records > 0) == (5, True)

@@ -162,7 +162,7 @@ def test_a_store_behind_for_longer_than_tombstones_are_surely_kept_starts_from_n
     path = tmp_path / "partition-0"
     with BagStoreAt(path, resources) as store:
         store.apply(Changes([row(b"ann", 10, 1)], record(2), 7))
-        applied_at_s = store._applied_at_s
+        applied_at_s = store.applied_at_s
     for away_s, expected in ((BEHIND_S_MAX - 60, 7), (BEHIND_S_MAX + 60, None)):
         store = BagStore.open_fresh(path, resources, applied_at_s + away_s)
         assert store.changelog_offset == expected

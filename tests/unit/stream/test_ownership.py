@@ -10,7 +10,9 @@ import pytest
 from lurm_model.codebook import Codebook
 from state.options import StoreOptions, StoreResources
 from state.periods import parse_scales
-from state.record import PartitionRecord
+from state.record import PartitionRecord, encode_record
+from state.rows import RECORD_KEY
+from state.store import BEHIND_S_MAX, BagStore
 from stream.errors import SourceLost
 from stream.events import EventDecoder, Limits
 from stream.metrics import WorkerMetrics
@@ -52,6 +54,36 @@ def test_an_assignment_is_ready_once_it_is_recovered(tmp_path: Path) -> None:
         assert not held.recovered, "a recovery that ends while partitions are given up"
 
     asyncio.run(scenario())
+
+
+def test_partitions_that_went_elsewhere_are_removed_once_they_are_six_days_behind(tmp_path: Path) -> None:
+    async def source() -> Source:
+        return Source("events", "a", 0)
+
+    resources, now_s = StoreResources(StoreOptions()), 1_700_000_000.0
+    age_s = {"old": BEHIND_S_MAX, "young": BEHIND_S_MAX - 1, "held": BEHIND_S_MAX, "locked": BEHIND_S_MAX}
+    paths = {name: tmp_path / f"partition-{number}" for number, name in enumerate(age_s)}
+    others = [tmp_path / "faust", tmp_path / "partition-4"]
+    for path in others:
+        path.mkdir()
+    for name, path in paths.items():
+        store = BagStore(path, resources)
+        store.replay(
+            [(RECORD_KEY, encode_record(PartitionRecord("space", "day")), int((now_s - age_s[name]) * 1000))], 7
+        )
+        store.close()
+    locked = BagStore(paths["locked"], resources)
+
+    async def scenario() -> None:
+        held = ownership(tmp_path, source)
+        await held.assign(set(), set())
+        held._allowed = {2}
+        held.remove_old(now_s)
+
+    asyncio.run(scenario())
+    locked.close()
+    assert {name for name, path in paths.items() if path.exists()} == {"young", "held", "locked"}
+    assert all(path.exists() for path in others)
 
 
 @pytest.mark.parametrize("reassigned", [False, True])
