@@ -1,7 +1,8 @@
 """What an erasure is: the records of the control topic, and the events that it makes a partition skip.
 
 `lurm erase` puts a `Marker` into every control partition; the owner of the partition deletes and puts its `Answer`
-behind it, in the transaction that deletes. Both are JSON, so that an operator can read them.
+behind it, in the transaction that deletes. Then it reads its store again and says what it found: `Checked`, which a
+crash in between leaves unsaid. All are JSON, so that an operator can read them.
 """
 
 from collections.abc import Sequence
@@ -52,16 +53,26 @@ class Answer(Struct, frozen=True, tag="erased", tag_field="kind"):
     format: int = FORMAT
 
 
+class Checked(Struct, frozen=True, tag="checked", tag_field="kind"):
+    """What the owner found of the user when it read its store again, after deleting and before any later event."""
+
+    id: str
+    rows: int
+    marks: int
+    caches: int
+    format: int = FORMAT
+
+
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Marker | Answer)
+_decoder = msgspec.json.Decoder(Marker | Answer | Checked)
 
 
-def encode(record: Marker | Answer) -> bytes:
+def encode(record: Marker | Answer | Checked) -> bytes:
     """The value of a control record; its key is the id."""
     return _encoder.encode(record)
 
 
-def decode(value: bytes | None) -> Marker | Answer | None:
+def decode(value: bytes | None) -> Marker | Answer | Checked | None:
     """What a control record says; None when it is nothing that we know."""
     try:
         record = _decoder.decode(value or b"")

@@ -5,17 +5,22 @@ import uuid
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream.connection import broker_errors, client_arguments, consumer_arguments
-from stream.erasure import Answer, Marker, decode, encode
+from stream.erasure import Answer, Checked, Marker, decode, encode
 from stream.errors import LurmError
 from stream.replay import Progress, read_topic
 from stream.settings import Settings
 from stream.topics import end_offsets, ensure_control, topic_id
 
 _POLL_MS = 200
+# A check follows its answer at once; one that does not come was never sent.
+_CHECK_S = 5.0
+
+T = TypeVar("T", Answer, Checked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +60,40 @@ def wait_for_answers(
     settings: Settings, asked: Request, timeout_s: float, progress: Progress | None = None
 ) -> dict[int, Answer]:
     """The answer of every partition. **Raises** `LurmError` with those that did not answer in time."""
+    answers = _said(settings, asked, Answer, timeout_s, progress)
+    if missing := sorted(set(asked.offsets) - set(answers)):
+        raise LurmError(
+            f"the erasure is not finished: partitions={missing} waited_s={timeout_s:g}; it will be when a worker owns "
+            "them, which `lurm erase` run again can tell"
+        )
+    return answers
+
+
+def wait_for_checks(settings: Settings, asked: Request, timeout_s: float = _CHECK_S) -> dict[int, Checked]:
+    """What the owners found when they read their stores again; one that ended before it could say is missing."""
+    return _said(settings, asked, Checked, timeout_s)
+
+
+def _said(
+    settings: Settings, asked: Request, kind: type[T], timeout_s: float, progress: Progress | None = None
+) -> dict[int, T]:
+    """What every partition says of the erasure, or those that do in time."""
     places = {TopicPartition(settings.control_topic, number): offset for number, offset in asked.offsets.items()}
-    answers: dict[int, Answer] = {}
+    found: dict[int, T] = {}
     deadline = time.monotonic() + timeout_s
     with broker_errors(settings.kafka), closing(KafkaConsumer(**consumer_arguments(settings.kafka))) as consumer:
         consumer.assign(list(places))
         for partition, offset in places.items():
             consumer.seek(partition, offset)
-        while len(answers) < len(places):
-            if time.monotonic() > deadline:
-                missing = sorted(set(asked.offsets) - set(answers))
-                raise LurmError(
-                    f"the erasure is not finished: partitions={missing} waited_s={timeout_s:g}; it will be when a "
-                    "worker owns them, which `lurm erase` run again can tell"
-                )
+        while len(found) < len(places) and time.monotonic() < deadline:
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
                 for record in records:
                     said = decode(record.value)
-                    if isinstance(said, Answer) and said.id == asked.id:
-                        answers[record.partition] = said
+                    if isinstance(said, kind) and said.id == asked.id:
+                        found[record.partition] = said
             if progress is not None:
-                progress(len(answers), len(places))
-    return answers
+                progress(len(found), len(places))
+    return found
 
 
 def _partitions_with_embedding(settings: Settings, user: bytes, progress: Progress | None) -> set[int]:

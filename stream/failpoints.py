@@ -41,6 +41,8 @@ STEPS: Final = (
     "erase.offset_sent",
     "erase.committed",
     "erase.applied",
+    "check.sent",  # what an erasure has left in the store
+    "check.committed",
     "begin.sent",  # which topic is read, before its first event
     "begin.committed",
     "begin.applied",

@@ -130,7 +130,8 @@ class Ownership:
 
     def marks_bytes(self) -> int:
         """Memory of the dirty marks of the partitions we own, whose users we encode."""
-        return sum(partition.store.marks.n_bytes for partition in self.partitions.values())
+        # A copy: the watchdog asks from its own thread.
+        return sum(partition.store.marks.n_bytes for partition in list(self.partitions.values()))
 
     def memory(self) -> Mapping[str, int]:
         """Bytes of RocksDB's block cache and memtables, over all partitions."""

@@ -19,7 +19,7 @@ from state.rollup import roll_up
 from state.rows import RECORD_KEY, seq_of
 from state.store import BagStore, Changes, Write
 from stream.dead_letters import dead_letters
-from stream.erasure import Answer, Marker, encode, erased_end, still_counted
+from stream.erasure import Answer, Checked, Marker, encode, erased_end, still_counted
 from stream.events import EventDecoder, Rejection, SourceRecord
 from stream.failpoints import passing
 from stream.ingest import update_rows
@@ -177,7 +177,6 @@ class Partition:
                 return False
             passing("erase.started")
             await self._erase(marker, control_offset)
-            passing("erase.applied")
             return True
 
     async def _erase(self, marker: Marker, control_offset: int) -> None:
@@ -205,7 +204,15 @@ class Partition:
         control = SourceOffset(shared.names.control, self.number, control_offset, shared.names.group)
         offset = await self._commit("erase", rows, after, answers, control)
         self.store.apply(Changes(rows, after, offset, erased=[user]))
+        passing("erase.applied")
+        await self._check_erased(marker.id, user)
         shared.metrics.erasures.inc()
+
+    async def _check_erased(self, number: str, user: bytes) -> None:
+        """Read again what there is of a user who was erased: the lock is still held, so nothing can have come."""
+        held, marks = self.store.view().held(user), int(user in self.store.marks)
+        said = Outgoing(number.encode(), encode(Checked(number, len(held.rows), marks, held.caches)))
+        await self._changelog.transact("check", {self._shared.names.control: [said]}, self._shared.now_ms())
 
     async def _erase_embedding(self, user: bytes) -> int:
         topic = self._shared.names.embeddings

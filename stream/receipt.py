@@ -5,7 +5,7 @@ with compaction, and events, dead letters and the markers themselves with their 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from state.store import BEHIND_S_MAX
 from stream.dead_letters import PREFIX
 from stream.embedding_record import Embedding
 from stream.embedding_record import decode as decode_embedding
-from stream.erasure import Answer, Marker, decode
+from stream.erasure import Answer, Checked, Marker, decode
 from stream.erasure_request import Request
 from stream.replay import Progress, read_topic
 from stream.settings import Settings
@@ -131,12 +131,17 @@ class Left(Struct, frozen=True):
 
 
 class Verified(Struct, frozen=True):
-    """What a reader of the topics finds of the life that was erased: nothing, if ``ok``; ``new_life``: events since."""
+    """What is found of the life that was erased: nothing, if ``ok``; ``new_life``: events since.
+
+    ``rows`` and ``embeddings`` by a reader of the topics, ``stores`` by the owners who read these again: null when one
+    of them ended before it could say.
+    """
 
     ok: bool
     rows: int
     embeddings: int
     new_life: bool
+    stores: Removed | None
 
 
 class Receipt(Struct, frozen=True):
@@ -155,10 +160,15 @@ class Receipt(Struct, frozen=True):
 
 
 def make_receipt(
-    settings: Settings, asked: Request, answers: Mapping[int, Answer], progress: Progress, *, with_events: bool
+    settings: Settings,
+    asked: Request,
+    said: tuple[Mapping[int, Answer], Mapping[int, Checked]],
+    progress: Progress,
+    *,
+    with_events: bool,
 ) -> Receipt:
-    """Read everything again, and say what was done and what is left."""
-    user = asked.user.encode()
+    """Read everything again, and say what was done and what is left; ``said`` by the owners."""
+    user, answers = asked.user.encode(), said[0]
 
     def records(topic: str, is_users: Callable[[Any], bool]) -> list[Any]:
         return [record for batch in read_topic(settings, topic, progress) for record in batch if is_users(record)]
@@ -180,16 +190,16 @@ def make_receipt(
         user_id=asked.user,
         requested_at=_utc(asked.requested_at_ms),
         finished_at=_utc(max(answer.erased_at_ms for answer in answers.values())),
-        removed=Removed(
-            sum(answer.rows for answer in answers.values()),
-            sum(answer.marks for answer in answers.values()),
-            sum(answer.caches for answer in answers.values()),
-        ),
+        removed=_sum(answers.values()),
         partitions=partitions,
         earlier=_earlier(asked, control, rows),
         left=_left(settings, asked, (rows, embeddings, letters, events, control)),
-        verified=_verify(answers, rows, embeddings),
+        verified=_verify(said, rows, embeddings),
     )
+
+
+def _sum(found: Collection[Answer] | Collection[Checked]) -> Removed:
+    return Removed(*(sum(getattr(each, name) for each in found) for name in Removed.__struct_fields__))
 
 
 def _is_row_of(user: bytes, key: bytes) -> bool:
@@ -310,8 +320,12 @@ def _control(settings: Settings, asked: Request, control: Iterable[Any]) -> Cont
     return Control(settings.control_topic, len(own), _expires_at(max(own), retention_ms) if own else None)
 
 
-def _verify(answers: Mapping[int, Answer], rows: Iterable[Any], embeddings: Iterable[Any]) -> Verified:
+def _verify(
+    said: tuple[Mapping[int, Answer], Mapping[int, Checked]], rows: Iterable[Any], embeddings: Iterable[Any]
+) -> Verified:
     """What is newest per key in each topic, measured against the end of the erased life."""
+    answers, checks = said
+    stores = _sum(checks.values()) if checks.keys() == answers.keys() else None
     limits = {number: seq_of(answer.epoch, answer.erased_below) for number, answer in answers.items()}
     newest_rows = {(record.partition, record.key): record.value for record in rows}
     newest_embeddings = {record.partition: record for record in embeddings}
@@ -327,7 +341,8 @@ def _verify(answers: Mapping[int, Answer], rows: Iterable[Any], embeddings: Iter
         sum(seq < limits.get(number, 2**63) for number, seq in found) for found in (row_seqs, embedding_seqs)
     )
     n_old = n_rows + n_embeddings
-    return Verified(n_old == 0, n_rows, n_embeddings, len(row_seqs) + len(embedding_seqs) > n_old)
+    ok = n_old == 0 and not any(each.rows or each.marks or each.caches for each in checks.values())
+    return Verified(ok, n_rows, n_embeddings, len(row_seqs) + len(embedding_seqs) > n_old, stores)
 
 
 def _retention_ms(settings: Settings, topic: str) -> int:

@@ -67,7 +67,7 @@ class Kafka(Section):
         4 << 20, ge=1 << 16, description="bytes fetched at most per partition and request, as sent; one is held ahead"
     )
     buffer_bytes: int = Field(
-        64 << 20, ge=1 << 20, description="memory of fetched records; half for events, half for the changelog"
+        128 << 20, ge=1 << 20, description="memory of fetched records; half for events, half for the changelog"
     )
     poll_events: int = Field(20_000, ge=1, description="events at most in one batch")
     data_loss: Literal["stop", "accept"] = Field(
@@ -145,7 +145,7 @@ class State(Section):
         128 << 20, ge=8 << 20, description="RocksDB memtables of all partitions; soft: flushed early, never stalled"
     )
     marks_bytes: int = Field(
-        512 << 20, ge=1 << 20, description="memory of dirty marks; beyond it events wait until encoding has caught up"
+        256 << 20, ge=1 << 20, description="memory of dirty marks; beyond it events wait until encoding has caught up"
     )
     open_files_max: int = Field(512, ge=32, description="open files at most per partition")
     standbys: int = Field(0, ge=0, le=5, description="other workers that keep a copy of each partition")

@@ -42,7 +42,7 @@ def erased(settings: Settings, user: str, *options: str) -> Receipt:
 def receipt_of(settings: Settings, asked: Request) -> Receipt:
     """The receipt of an erasure that was asked for before."""
     answers = wait_for_answers(settings, asked, DEADLINE_S)
-    receipt = make_receipt(settings, asked, answers, lambda done, total: None, with_events=True)
+    receipt = make_receipt(settings, asked, (answers, {}), lambda done, total: None, with_events=True)
     assert receipt.verified.ok, receipt
     return receipt
 

@@ -36,20 +36,21 @@ def erase(settings: Settings, user: str, timeout_s: float, *, skip_events: bool)
     sent later are a new life.
     """
     _refuse_bad_id(user)
-    from stream.erasure_request import request, wait_for_answers  # noqa: PLC0415 - --help needs no Kafka client
+    from stream.erasure_request import request, wait_for_answers, wait_for_checks  # noqa: PLC0415 - --help needs no Kafka client
     from stream.receipt import make_receipt  # noqa: PLC0415
 
     with progress_bar("reading the embeddings") as progress:
         asked = request(settings, user, progress)
     with progress_bar("waiting for the workers") as progress:
         answers = wait_for_answers(settings, asked, timeout_s, progress)
+        checks = wait_for_checks(settings, asked)
     with progress_bar("reading the topics again") as progress:
-        receipt = make_receipt(settings, asked, answers, progress, with_events=not skip_events)
+        receipt = make_receipt(settings, asked, (answers, checks), progress, with_events=not skip_events)
     click.echo(msgspec.json.encode(receipt))
     if not receipt.verified.ok:
         raise LurmError(
-            f"the user is still there: rows={receipt.verified.rows} embeddings={receipt.verified.embeddings}; "
-            "the receipt says where, please report it"
+            f"the user is still there: rows={receipt.verified.rows} embeddings={receipt.verified.embeddings} "
+            f"stores={receipt.verified.stores}; the receipt says where, please report it"
         )
 
 

@@ -42,7 +42,7 @@ def erasures(settings: Settings) -> Erasures:
         said = decode(record.value)
         if isinstance(said, Marker):
             markers[record.partition, said.id] = said
-        elif said is not None:
+        elif isinstance(said, Answer):
             answers[record.partition, said.id] = said
     ends: dict[tuple[int, bytes], int] = {}
     for (partition, number), answer in answers.items():

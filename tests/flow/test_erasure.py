@@ -14,7 +14,7 @@ from state.periods import parse_scales
 from state.record import Ledger, PartitionRecord, decode_record, encode_record
 from state.rows import seq_of
 from state.store import BagStore, Changes
-from stream.erasure import Answer, Marker, decode, encode, erased_end, still_counted
+from stream.erasure import Answer, Checked, Marker, decode, encode, erased_end, still_counted
 from stream.ingest import update_rows
 from tests.flow.test_ingest import NOW_MS, decoder, plain_events, records_of, stored_bags
 from tests.plain import PlainEvent, without_erased
@@ -109,6 +109,8 @@ def test_a_marker_ends_a_life_in_the_topic_it_was_written_for(source_id: str, ne
 
 
 def test_control_records_of_the_first_format_are_read() -> None:
+    checked = b'{"kind":"checked","id":"1f","rows":0,"marks":1,"caches":2,"format":1}'
+    assert decode(checked) == Checked("1f", rows=0, marks=1, caches=2)
     marker = (
         b'{"kind":"erase","id":"1f","user":"zo\xc3\xab","end_offset":7,"embedded":true,'
         b'"requested_at_ms":1700000000000,"source_id":"topic","format":1}'

@@ -125,7 +125,9 @@ ANSWER = erasure.Answer("id", 0, 1, 1, 2, 1, 0, 8, None, 9)
 @settings(max_examples=N_EXAMPLES)
 @given(st.none() | spoilt(st.sampled_from([erasure.encode(MARKER), erasure.encode(ANSWER)])) | st.just(DEEP))
 def test_a_control_record_is_known_or_nothing(value: bytes | None) -> None:
-    assert erasure.decode(value) is None or isinstance(erasure.decode(value), erasure.Marker | erasure.Answer)
+    assert erasure.decode(value) is None or isinstance(
+        erasure.decode(value), erasure.Marker | erasure.Answer | erasure.Checked
+    )
 
 
 GOOD = dict(embedding_record.shared_headers("m", "s", (2, 3), "float32"))

@@ -1,6 +1,7 @@
 import json
 
 from stream.embedding import Erased
+from stream.receipt import Removed
 from stream.settings import Settings
 from tests.brokers import producer
 from tests.erasures import check_exact_without, erased, life, lurm
@@ -20,7 +21,7 @@ def test_an_erased_user_is_gone_and_can_begin_a_new_life(one_settings: Settings,
 
     receipt = erased(one_settings, "ann")
     assert (receipt.user_id, receipt.removed.rows, receipt.removed.caches, receipt.verified.ok) == ("ann", 5, 1, True)
-    assert not receipt.verified.new_life
+    assert (receipt.verified.new_life, receipt.verified.stores) == (False, Removed(rows=0, marks=0, caches=0))
     (held,) = [each for each in receipt.partitions if each.removed.rows]
     assert (held.last_row_tombstone or 0) - (held.first_row_tombstone or 0) == 4
     assert [Erased("ann")] == [each for each in all_published(one_settings) if isinstance(each, Erased)]
