@@ -19,7 +19,7 @@ def test_a_worker_stays_within_its_memory_settings(
 ) -> None:
     """Through more bytes of events and more dirty users than fit, which are encoded a day before their time."""
     state = State(dir=tmp_path / "state", cache_bytes=8 * MIB, memtable_bytes=8 * MIB, marks_bytes=MIB)
-    kafka = Kafka(brokers=one_broker.brokers, fetch_bytes=MIB // 4, buffer_bytes=8 * MIB, poll_events=1000, **FAST)
+    kafka = Kafka(brokers=one_broker.brokers, fetch_bytes=MIB // 4, buffer_bytes=3 * MIB, poll_events=1000, **FAST)
     settings = settings_on(one_broker.brokers, state=state, kafka=kafka, encode=Encode(interval_s=86_400))
     send(settings)
     worker = make_worker(settings).ready()
