@@ -157,14 +157,13 @@ def run_peers(n: int, rounds: int) -> None:
 def _report_memory(settings: Settings, runs: Sequence[WorkerRun]) -> None:
     """What the worker took beside what its settings allow on top of the loaded model and libraries."""
     state, kafka = settings.state, settings.kafka
-    # Per partition one fetch waits in the client, one is queued, and two are being applied.
-    fetched = 4 * kafka.fetch_bytes * settings.topics.partitions
-    allowed = state.cache_bytes + state.memtable_bytes + fetched
+    allowed = state.cache_bytes + state.memtable_bytes + state.marks_bytes + kafka.buffer_bytes
     taken = max(run.peak_bytes - run.base_bytes for run in runs)
     print(
         f"memory: {taken >> 20} MiB above the {runs[0].base_bytes >> 20} MiB of a worker without events; settings "
         f"allow {allowed >> 20} MiB (block cache {state.cache_bytes >> 20}, memtables {state.memtable_bytes >> 20}, "
-        f"fetched {fetched >> 20}) and what is made of a batch of {kafka.poll_events:,} events"
+        f"marks {state.marks_bytes >> 20}, fetched {kafka.buffer_bytes >> 20}) and what is made of a batch of "
+        f"{kafka.poll_events:,} events"
     )
 
 
