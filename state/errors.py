@@ -1,5 +1,7 @@
 """Errors of the state, named by what the caller does about them."""
 
+from pathlib import Path
+
 import msgspec
 
 
@@ -21,6 +23,15 @@ class FormatUnknown(StateError):
 
 class SpaceMismatch(StateError):
     """The state was counted with another interest space or other scales: refuse it."""
+
+
+def failure(doing: str, error: Exception, path: Path | None = None) -> StateError:
+    """What to raise for RocksDB's own error: rocksdict has one class for all of them, and only the text tells."""
+    where = "" if path is None else f" path={path}"
+    text = f"cannot {doing} the database: {error}{where}"
+    if str(error).startswith("Corruption"):
+        return StoreCorrupt(f"{text}; remove the partition's folder and start again: the changelog restores it")
+    return StoreUnavailable(text)
 
 
 # What msgspec raises for bytes that are not the JSON it wants: no JSON, no UTF-8, nested too deeply.

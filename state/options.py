@@ -10,7 +10,7 @@ from typing import Final
 
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBufferManager
 
-from state.errors import StoreUnavailable
+from state.errors import failure
 
 ROWS: Final = "default"
 MARKS: Final = "marks"
@@ -63,11 +63,11 @@ class StoreResources:
 def open_database(path: Path, resources: StoreResources) -> Rdict:
     """Open or create a database with every column family under the same options.
 
-    **Raises** `StoreUnavailable` when it is locked by another process or cannot be read.
+    **Raises** `StoreUnavailable` when it is locked by another process or cannot be read, `StoreCorrupt` when damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     families = {name: resources.rocksdb_options() for name in COLUMN_FAMILIES}
     try:
         return Rdict(str(path), options=resources.rocksdb_options(), column_families=families)
     except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB says
-        raise StoreUnavailable(f"cannot open the database: {error} path={path}") from error
+        raise failure("open", error, path) from error

@@ -20,6 +20,7 @@ from state.errors import FormatUnknown, StateError, StoreUnavailable
 from state.options import MARKS, META, ROWS, StoreResources, open_database
 from state.record import decode_record
 from state.rows import RECORD_KEY
+from state.scan import check_read, scan
 from state.store import APPLIED_KEY, FORMAT, FORMAT_KEY, BagStore, decode_applied
 
 VERSION: Final = 1
@@ -154,7 +155,7 @@ def _open_secondary(database: Path, own: Path, resources: StoreResources) -> Rdi
 
 
 def _write(reader: Rdict, part: Path, origin: Origin, resources: StoreResources, progress: Progress) -> Manifest:
-    meta = {key: bytes(value) for key, value in reader.get_column_family(META).items()}
+    meta = {key: bytes(value) for key, value in scan(reader.get_column_family(META).iter())}
     if meta.get(FORMAT_KEY) != FORMAT:
         raise FormatUnknown(f"the database has another format: version={meta.get(FORMAT_KEY)!r} known={FORMAT!r}")
     stored = reader.get(RECORD_KEY)
@@ -190,7 +191,7 @@ def _dump(
                 if writer.file_size() >= _FILE_BYTES:
                     break
         writer.finish()
-    iterator.status()
+    check_read(iterator)
     report(n)
     return n, {path.name: _sha256(path) for path in paths}
 

@@ -2,7 +2,7 @@
 
 Invariants: the store is never ahead of the changelog, since callers write here only what a committed transaction
 holds (I2); rows, record, marks and changelog offset change in one WriteBatch (I3); no iterator outlives a call (I7);
-after a failed write the store refuses everything, for what it holds is unknown.
+after a failed read or write the store refuses everything, for what it holds is unknown.
 """
 
 import shutil
@@ -17,12 +17,13 @@ from typing import Final
 from rocksdict import ColumnFamily, Rdict, WriteBatch
 
 from state.dirty import DirtyMarks
-from state.errors import FormatUnknown, StoreUnavailable
+from state.errors import FormatUnknown, StateError, StoreUnavailable, failure
 from state.history import Rows
 from state.options import CACHES, MARKS, META, StoreResources, open_database
 from state.record import PartitionRecord, decode_record, encode_record
 from state.replay import Record, newest_per_user
 from state.rows import RECORD_KEY, decode_rows, scan_range, seq_of, user_of
+from state.scan import check_read, scan
 from state.view import StoreView
 
 FORMAT: Final = b"1"
@@ -70,15 +71,16 @@ class BagStore:
         self._marks_cf = self._db.get_column_family_handle(MARKS)
         self._meta_cf = self._db.get_column_family_handle(META)
         self._caches_cf = self._db.get_column_family_handle(CACHES)
-        self._has_caches = next(iter(self._caches_db.keys()), None) is not None
-        self._broken = False
-        self._check_format()
-        self.changelog_offset, self.applied_at_s = self._read_applied()
         self.published = 0
-        self._replayed_seq = _SEQ.unpack(self._meta_db.get(_REPLAYED_KEY) or _SEQ.pack(-1))[0]
-        stored = self._db.get(RECORD_KEY)
-        self.record: PartitionRecord | None = None if stored is None else decode_record(stored)
-        self.marks = self._read_marks()
+        self._broken = False
+        with self._poisoned_on_failure("read"):
+            self._check_format()
+            self._has_caches = next(scan(self._caches_db.iter()), None) is not None
+            self.changelog_offset, self.applied_at_s = self._read_applied()
+            self._replayed_seq = _SEQ.unpack(self._meta_db.get(_REPLAYED_KEY) or _SEQ.pack(-1))[0]
+            stored = self._db.get(RECORD_KEY)
+            self.record: PartitionRecord | None = None if stored is None else decode_record(stored)
+            self.marks = self._read_marks()
 
     @classmethod
     def open_fresh(cls, path: Path, resources: StoreResources, now_s: float) -> "BagStore":
@@ -92,22 +94,19 @@ class BagStore:
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these row keys, in their order."""
-        self._refuse_broken()
-        values: list[bytes | None] = self._db.get(list(keys)) if keys else []
+        with self._poisoned_on_failure("read"):
+            values: list[bytes | None] = self._db.get(list(keys)) if keys else []
         return values
 
     def read_users(self, users: Sequence[bytes]) -> tuple[list[bytes], Rows]:
         """All rows of these users, from one snapshot; users without rows are missing in the answer."""
-        self._refuse_broken()
-        keys, values = [], []
-        iterator = self._db.snapshot().iter()
-        for user in users:
-            first, after = scan_range(user)
-            iterator.seek(first)
-            while iterator.valid() and (key := iterator.key()) < after:
-                keys.append(key)
-                values.append(iterator.value())
-                iterator.next()
+        keys, values = list[bytes](), list[bytes]()
+        with self._poisoned_on_failure("read"):
+            iterator = self._db.snapshot().iter()
+            for user in users:
+                for key, value in scan(iterator, *scan_range(user)):
+                    keys.append(key)
+                    values.append(value)
         return decode_rows(keys, values)
 
     def view(self) -> StoreView:
@@ -117,14 +116,15 @@ class BagStore:
 
     def users_after(self, user: bytes, n: int) -> list[bytes]:
         """The next n users in the order of their ids, for a walk over everybody; ``b""`` begins it."""
-        self._refuse_broken()
         found: list[bytes] = []
-        iterator = self._db.iter()
-        # The state's own keys start with a NUL, so every user comes after b"\0" and its successors.
-        iterator.seek(scan_range(user)[1] if user else b"\x01")
-        while len(found) < n and iterator.valid():
-            found.append(user_of(iterator.key()))
-            iterator.seek(scan_range(found[-1])[1])
+        with self._poisoned_on_failure("read"):
+            iterator = self._db.iter()
+            # The state's own keys start with a NUL, so every user comes after b"\0" and its successors.
+            iterator.seek(scan_range(user)[1] if user else b"\x01")
+            while len(found) < n and iterator.valid():
+                found.append(user_of(iterator.key()))
+                iterator.seek(scan_range(found[-1])[1])
+            check_read(iterator)
         return found
 
     def apply(self, changes: Changes) -> None:
@@ -212,25 +212,28 @@ class BagStore:
         self.changelog_offset, self.applied_at_s = changelog_offset, at_s
 
     def _write(self, batch: WriteBatch) -> None:
-        with self._poisoned_on_failure():
+        with self._poisoned_on_failure("write to"):
             self._db.write(batch)
 
     @contextmanager
-    def _poisoned_on_failure(self) -> Iterator[None]:
+    def _poisoned_on_failure(self, doing: str) -> Iterator[None]:
         self._refuse_broken()
         try:
             yield
+        except StateError:
+            self._broken = True
+            raise
         except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB says
             self._broken = True
-            raise StoreUnavailable(f"cannot write to the database: {error} path={self.path}") from error
+            raise failure(doing, error, self.path) from error
 
     def _refuse_broken(self) -> None:
         if self._broken:
-            raise StoreUnavailable(f"the database is closed or a write failed: path={self.path}")
+            raise StoreUnavailable(f"the database is closed, or a read or write failed: path={self.path}")
 
     def _read_marks(self) -> DirtyMarks:
         applied = -1 if self.record is None else seq_of(self.record.epoch, self.record.next_offset)
-        return DirtyMarks(self._marks_db.items(), max(applied, self._replayed_seq))
+        return DirtyMarks(scan(self._marks_db.iter()), max(applied, self._replayed_seq))
 
     def _check_format(self) -> None:
         found = self._meta_db.get(FORMAT_KEY)

@@ -14,6 +14,7 @@ from state.caches import NONE, Caches
 from state.history import Rows
 from state.periods import DAY, Int64, window_start
 from state.rows import PERIOD_BYTES, decode_periods, decode_tails, decode_values, encode_keys, scan_range
+from state.scan import check_read, scan
 
 _DAYS = bytes([0, DAY.code])
 _AFTER_DAYS = bytes([0, DAY.code + 1])
@@ -27,7 +28,10 @@ class Held(NamedTuple):
 
 
 class StoreView:
-    """Reads one instant of a store, from one thread; cheapest when the users come in order of their ids."""
+    """Reads one instant of a store, from one thread; cheapest when the users come in order of their ids.
+
+    Every method **raises** `StoreCorrupt` rather than answer with less than is stored.
+    """
 
     def __init__(self, rows: Any, caches: Any) -> None:
         self._rows = rows
@@ -39,17 +43,15 @@ class StoreView:
         found: list[bytes | None] = []
         for user in users:
             seek(user)
-            found.append(read_value() if read_key() == user else None)
+            key = read_key()
+            if key is None:
+                check_read(self._caches)
+            found.append(read_value() if key == user else None)
         return found
 
     def held(self, user: bytes) -> Held:
         """What there is of this user."""
-        first, after = scan_range(user)
-        keys, iterator = [], self._rows
-        iterator.seek(first)
-        while iterator.valid() and (key := iterator.key()) < after:
-            keys.append(key)
-            iterator.next()
+        keys = [key for key, _ in scan(self._rows, *scan_range(user))]
         return Held(keys, len([value for value in self.caches([user]) if value is not None]))
 
     def rows(self, users: Sequence[bytes], caches: Caches, windowed: bool) -> tuple[Rows, NDArray[np.bool_]]:
@@ -84,7 +86,9 @@ class StoreView:
             user = users[place]
             seek(user + _AFTER_DAYS)
             key = read_key()
-            if key is not None and key.startswith(user + _DAYS):
+            if key is None:
+                check_read(self._rows)
+            elif key.startswith(user + _DAYS):
                 tails[place], values[place] = key[-PERIOD_BYTES:], read_value()
         newest = decode_periods(b"".join(tails))
         return np.where([value is None for value in values], NONE, newest), values
@@ -92,7 +96,6 @@ class StoreView:
     def _read(
         self, users: Sequence[bytes], first: Int64, holds: NDArray[np.bool_], known: Sequence[bytes | None]
     ) -> Rows:
-        iterator = self._rows
         starts = encode_keys(users, np.arange(len(users)), np.full(len(users), DAY.code), first)
         keys, values, lengths = list[bytes](), list[bytes](), list[int]()
         for user, start, from_day, value in zip(users, starts, holds.tolist(), known, strict=True):
@@ -103,11 +106,9 @@ class StoreView:
                 continue
             n_before = len(keys)
             begin, after = (start, user + _AFTER_DAYS) if from_day else scan_range(user)
-            iterator.seek(begin)
-            while iterator.valid() and (key := iterator.key()) < after:
+            for key, stored in scan(self._rows, begin, after):
                 keys.append(key)
-                values.append(iterator.value())
-                iterator.next()
+                values.append(stored)
             lengths.append(len(keys) - n_before)
         scale, period = decode_tails(keys)
         seq, event_time_ms, bags = decode_values(values)

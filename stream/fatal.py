@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Final, NoReturn
 
-from state.errors import SpaceMismatch
+from state.errors import SpaceMismatch, StoreCorrupt
 from stream.errors import LurmError
 from stream.exits import ENDING
 
@@ -23,7 +23,7 @@ def die(reason: BaseException | str, how: str | None = None) -> NoReturn:
     logging.getLogger("lurm").critical(
         "the worker ends: %s",
         reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}",
-        exc_info=None if isinstance(reason, str | LurmError | SpaceMismatch) else reason,
+        exc_info=None if isinstance(reason, str | LurmError | SpaceMismatch | StoreCorrupt) else reason,
         extra={ENDING: how or ("failed" if exit_code == EXIT_FATAL else "refused")},
     )
     logging.shutdown()
