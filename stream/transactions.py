@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from stream.connection import aiokafka_arguments
 from stream.failpoints import passing
@@ -32,6 +33,16 @@ class SourceOffset(NamedTuple):
     partition: int
     next_offset: int
     group: str
+
+
+def last_offset(topic: str, base_offset: int, n_records: int) -> int:
+    """Where the last record of an acknowledged batch stands.
+
+    **Raises** `KafkaError` when the broker did not say: it knows the batch from an earlier attempt, but not where.
+    """
+    if base_offset < 0:
+        raise KafkaError(f"the broker has written a batch and does not know where: topic={topic}")
+    return base_offset + n_records - 1
 
 
 class TransactionalProducer:
@@ -79,7 +90,7 @@ class TransactionalProducer:
         last = {}
         for topic, batches in sent.items():
             for n_records, acknowledged in batches:
-                last[topic] = (await acknowledged).offset + n_records - 1
+                last[topic] = last_offset(topic, (await acknowledged).offset, n_records)
         passing(f"{cause}.sent")
         if source is not None:
             position = {TopicPartition(source.topic, source.partition): source.next_offset}
