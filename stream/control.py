@@ -13,7 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.connection import aiokafka_arguments
+from stream.connection import aiokafka_arguments, check_fetching
 from stream.erasure import Marker, decode
 from stream.ownership import Ownership
 from stream.partition import Partition
@@ -41,6 +41,7 @@ class ControlReader:
                 if not self._held:
                     await asyncio.sleep(_WAIT_MS / 1000)
                     continue
+                check_fetching(consumer)
                 for tp, records in (await consumer.getmany(timeout_ms=_WAIT_MS)).items():
                     await self._erase(tp.partition, records)
         finally:

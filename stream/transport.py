@@ -19,6 +19,7 @@ from faust.types.auth import CredentialsT
 from faust.types.tuples import TP, ConsumerMessage
 
 from stream.backlog import backlog_bytes, bytes_of
+from stream.connection import check_fetching
 from stream.errors import SourceLost
 from stream.fatal import die
 from stream.security import aiokafka_security
@@ -124,6 +125,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # Faust bypasses the call that reports a dead coordinator, and would end in disorder if it raised here.
         try:
             consumer._coordinator.check_errors()
+            check_fetching(consumer)
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
         subscriptions = fetcher._subscriptions

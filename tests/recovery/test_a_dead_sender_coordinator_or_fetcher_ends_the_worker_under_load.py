@@ -18,7 +18,7 @@ def test_a_dead_sender_coordinator_or_fetcher_ends_the_worker_under_load(
     """Each can leave a process that looks alive: its batches wait for ever, its group forgets it, nothing is read."""
     traffic = Traffic(one_settings, seed=39)
     with traffic.flowing(1000):
-        for task in ("sender", "coordinator", "fetcher"):
+        for task in ("sender", "coordinator", "faust-fetcher", "events-fetcher", "control-fetcher"):
             with WorkerProcess(one_settings, tmp_path / f"{task}.log", [sys.executable, BREAKABLE, task]) as worker:
                 worker.ready()
                 wait_until(partial(worker.metric, "lurm_events_total", outcome="applied"))
