@@ -40,6 +40,7 @@ from stream.partition import Names, Pipeline
 from stream.reencode import Reencoder
 from stream.settings import Settings
 from stream.source import Source, ask_source
+from stream.topics import message_bytes_max
 from stream.transport import credentials
 from stream.watchdog import Progress, Watchdog
 
@@ -264,6 +265,7 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], it
         scales=scales,
         empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
         model_id=bundle.model_id,
+        dead_letter_bytes_max=message_bytes_max(settings, topics.dead_letters),
         metrics=items.metrics,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )

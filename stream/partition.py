@@ -55,6 +55,7 @@ class Pipeline:
     scales: tuple[Scale, ...]
     empty_record: PartitionRecord
     model_id: str
+    dead_letter_bytes_max: int
     metrics: WorkerMetrics
     now_ms: Callable[[], int]
 
@@ -147,7 +148,8 @@ class Partition:
         after = self._next_record(next_offset=max(next_offset, record.next_offset), ledger=record.ledger + ledger)
         rows = list(zip(update.keys, update.values, strict=True))
         source = SourceOffset(shared.names.events, self.number, after.next_offset, shared.names.group)
-        rejected = {shared.names.dead_letters: dead_letters(batch.rejected, shared.names.events, self.number)}
+        letters = dead_letters(batch.rejected, shared.names.events, self.number, shared.dead_letter_bytes_max)
+        rejected = {shared.names.dead_letters: letters}
         offset = await self._commit("batch", rows, after, rejected, source)
         with shared.metrics.timed("store"):
             marks = self.store.marks.add(update.users, update.marks)

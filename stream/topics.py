@@ -23,18 +23,21 @@ Policy = Literal["compact", "delete"]
 DELETE_RETENTION_MS = 7 * 86_400_000
 # Compaction leaves the newest segment alone; the default of 1 GiB would leave most of a partition uncompacted.
 SEGMENT_BYTES = 64 << 20
-# The largest batch of rows a broker takes in one piece, at least; one row of 100,000 interests is 0.8 MB.
-CHANGELOG_MESSAGE_BYTES_MAX = 8 << 20
+# The largest batch that changelog and dead letters take where we make them; one row of 100,000 interests is 0.8 MB.
+MESSAGE_BYTES_MAX = 8 << 20
 # One batch of a transaction; a single larger row is a batch of its own.
 BATCH_BYTES = 1 << 19
 # What a record and its batch hold beside key and value, generously.
-_RECORD_OVERHEAD_BYTES = 256
+RECORD_OVERHEAD_BYTES = 256
+# What a dead letter says beside the event it repeats, at most.
+DEAD_LETTER_BYTES = 4_096
 
 # An erasure waits this long for a worker, and can be proved this long: its marker and answers stand in the topic.
 CONTROL_RETENTION_MS = 30 * 86_400_000
 # Old values of compacted topics are gone after about this long even where little is written.
 COMPACTION_LAG_MS = 7 * 86_400_000
 
+_MESSAGE_BYTES = "max.message.bytes"
 _EXISTS = 36
 _WRONG_REQUEST = {17, 37, 38, 40, 44}  # topic name, partitions, replication factor, config, policy
 _READY_MS = 30_000
@@ -83,12 +86,14 @@ class _Found:
         return {part.strip() for part in self.configs.get("cleanup.policy", "delete").split(",")}
 
 
-def plan(settings: Settings, n_interests: int = 0) -> tuple[TopicPlan, ...]:
-    """The events topic, then the topics made when missing; the changelog takes a row of every interest.
+def plan(settings: Settings, n_interests: int = 0, event_bytes_max: int = 0) -> tuple[TopicPlan, ...]:
+    """The events topic, then the topics made when missing.
+
+    The changelog takes a row of every interest, the dead letters an event as large as the events topic takes.
 
     **Raises** `ConfigInvalid` when two share a name.
     """
-    largest = max(BATCH_BYTES, row_bytes_max(n_interests) + _RECORD_OVERHEAD_BYTES)
+    largest = max(BATCH_BYTES, row_bytes_max(n_interests) + RECORD_OVERHEAD_BYTES)
     compacted = {
         "cleanup.policy": "compact",
         "segment.bytes": str(SEGMENT_BYTES),
@@ -97,13 +102,15 @@ def plan(settings: Settings, n_interests: int = 0) -> tuple[TopicPlan, ...]:
     control = {"cleanup.policy": "delete", "retention.ms": str(CONTROL_RETENTION_MS)}
     changelog = {
         "delete.retention.ms": str(DELETE_RETENTION_MS),
-        "max.message.bytes": str(max(CHANGELOG_MESSAGE_BYTES_MAX, largest)),
+        _MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, largest)),
     }
+    letter = event_bytes_max + DEAD_LETTER_BYTES
+    dead_letters = {"cleanup.policy": "delete", _MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, letter))}
     topics = settings.topics
     plans = (
         TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}),
         TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted),
-        TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", {"cleanup.policy": "delete"}),
+        TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", dead_letters, letter),
         # Every worker reads all of it, and one partition has one order.
         TopicPlan(topics.items, "topics.items", "compact", compacted, own_partitions=1),
         TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog, largest),
@@ -119,16 +126,15 @@ def plan(settings: Settings, n_interests: int = 0) -> tuple[TopicPlan, ...]:
 
 def create_missing(settings: Settings, n_interests: int = 0) -> list[str]:
     """Make every topic that does not exist; the names of those made."""
-    plans = plan(settings, n_interests)
     with admin(settings) as client:
-        return _create(client, settings, plans)
+        made = _create(client, settings, plan(settings)[:1])
+        return made + _create(client, settings, _plan(client, settings, n_interests)[1:])
 
 
 def check(settings: Settings, n_interests: int = 0) -> list[Problem]:
     """What is wrong with the topics; nothing is changed."""
-    plans = plan(settings, n_interests)
     with admin(settings) as client:
-        return _problems(client, settings, plans)
+        return _problems(client, settings, _plan(client, settings, n_interests))
 
 
 def ensure(settings: Settings, n_interests: int = 0) -> None:
@@ -136,8 +142,8 @@ def ensure(settings: Settings, n_interests: int = 0) -> None:
 
     **Raises** `ConfigInvalid` when the events topic is missing or a topic is not as planned.
     """
-    events, *others = plan(settings, n_interests)
     with admin(settings) as client:
+        events, *others = _plan(client, settings, n_interests)
         if not _describe(client, [events.name]):
             raise ConfigInvalid(f"the events topic does not exist: topic={events.name}; `lurm topics create` makes it")
         _create(client, settings, others)
@@ -201,6 +207,17 @@ def offset_ranges(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
     with broker_errors(settings.kafka), closing(KafkaConsumer(**client_arguments(settings.kafka))) as consumer:
         starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
     return {each.partition: (starts[each], ends[each]) for each in partitions}
+
+
+def message_bytes_max(settings: Settings, topic: str) -> int:
+    """The largest batch that a topic takes; what we would plan where the broker does not say."""
+    return int(configs(settings, topic).get(_MESSAGE_BYTES, MESSAGE_BYTES_MAX))
+
+
+def _plan(client: KafkaAdminClient, settings: Settings, n_interests: int) -> tuple[TopicPlan, ...]:
+    """The plan for the events topic that there is."""
+    events = _describe(client, [settings.topics.events]).get(settings.topics.events)
+    return plan(settings, n_interests, 0 if events is None else int(events.configs.get(_MESSAGE_BYTES, 0)))
 
 
 def _create(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPlan, ...] | list[TopicPlan]) -> list[str]:
@@ -269,9 +286,9 @@ def _wrong_configs(each: TopicPlan, topic: _Found) -> list[Problem]:
     kept = int(topic.configs.get("delete.retention.ms", DELETE_RETENTION_MS))
     if is_changelog and kept < DELETE_RETENTION_MS:
         problems.append(_wrong_config(each, "delete.retention.ms", str(kept)))
-    taken = int(topic.configs.get("max.message.bytes", each.message_bytes_min))
+    taken = int(topic.configs.get(_MESSAGE_BYTES, each.message_bytes_min))
     if taken < each.message_bytes_min:
-        problems.append(_wrong_config(each, "max.message.bytes", str(taken)))
+        problems.append(_wrong_config(each, _MESSAGE_BYTES, str(taken)))
     return problems
 
 

@@ -97,6 +97,7 @@ def test_a_wrong_number_of_partitions_says_what_to_do(make_settings: MakeSetting
         ("events", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
         ("dead_letters", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
         ("items", {"cleanup_policy": "delete"}, "cleanup.policy=delete"),
+        ("dead_letters", {"max_message_bytes": "1048588"}, "max.message.bytes=1048588"),
     ],
 )
 def test_a_topic_that_would_lose_data_is_refused(

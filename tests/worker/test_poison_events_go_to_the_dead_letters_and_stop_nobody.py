@@ -1,12 +1,18 @@
 import json
 import time
+from contextlib import closing
 from typing import Any
 
+import pytest
+from kafka import KafkaProducer
+
+from stream.connection import client_arguments
 from stream.dead_letters import PREFIX
 from stream.events import Reason
 from stream.settings import Settings
-from tests.brokers import producer, read_records
-from tests.worker.conftest import MakeWorker
+from stream.topics import MESSAGE_BYTES_MAX, message_bytes_max
+from tests.brokers import Broker, producer, read_records
+from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import Traffic, check_exact, check_published, wait_applied
 
 NOW_MS = int(time.time() * 1000)
@@ -57,3 +63,29 @@ def test_poison_events_go_to_the_dead_letters_and_stop_nobody(settings: Settings
         assert worker.metric("lurm_rejections_total", reason=reason.value) == expected
     outcomes = {name: worker.metric("lurm_events_total", outcome=name) for name in ("received", "applied", "rejected")}
     assert outcomes["received"] == outcomes["applied"] + outcomes["rejected"]
+
+
+@pytest.mark.kafka
+def test_the_largest_events_that_the_broker_takes_go_to_the_dead_letters_too(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """One as large as the events topic takes grows by our headers; a compressed one may be larger than any takes."""
+    settings = settings_on(kafka_broker.brokers)
+    traffic, worker = Traffic(settings, seed=52), make_worker(settings).ready()
+    largest = b"x" * (message_bytes_max(settings, settings.topics.events) - 100)
+    larger = b"x" * (MESSAGE_BYTES_MAX + 1)
+    sent = [(largest, None), (larger, "gzip")]
+    for value, compression in sent:
+        traffic.send(40)
+        arguments = client_arguments(settings.kafka) | {"max_request_size": 1 << 24, "compression_type": compression}
+        with closing(KafkaProducer(**arguments)) as client:
+            client.send(settings.topics.events, value, b"user-1").get(10)
+    wait_applied(settings, worker)
+    letters = read_records(settings, settings.topics.dead_letters, range(settings.topics.partitions))
+    assert [(letter.key, letter.value) for letter in letters] == [(b"user-1", largest), (b"user-1", None)]
+    whole, cut = ({name: value.decode() for name, value in letter.headers} for letter in letters)
+    assert f"{PREFIX}bytes" not in whole
+    assert int(cut[f"{PREFIX}bytes"]) > len(larger)
+    assert cut[f"{PREFIX}reason"] == Reason.TOO_LARGE.value
+    check_exact(settings, traffic.sent, n_rejected=2)
+    check_published(settings)

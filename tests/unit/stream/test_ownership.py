@@ -32,6 +32,7 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
         scales=parse_scales("day"),
         empty_record=PartitionRecord("space", "day"),
         model_id="model",
+        dead_letter_bytes_max=1 << 20,
         metrics=WorkerMetrics(),
         now_ms=lambda: 0,
     )
