@@ -5,6 +5,7 @@ holds (I2); rows, record, marks and changelog offset change in one WriteBatch (I
 after a failed read or write the store refuses everything, for what it holds is unknown.
 """
 
+import math
 import shutil
 import struct
 import time
@@ -98,12 +99,17 @@ class BagStore:
             values: list[bytes | None] = self._db.get(list(keys)) if keys else []
         return values
 
-    def read_users(self, users: Sequence[bytes]) -> tuple[list[bytes], Rows]:
-        """All rows of these users, from one snapshot; users without rows are missing in the answer."""
+    def read_users(self, users: Sequence[bytes], rows_enough: float = math.inf) -> tuple[list[bytes], Rows]:
+        """All rows of these users, from one snapshot; users without rows are missing in the answer.
+
+        No further user is read once there are ``rows_enough`` rows.
+        """
         keys, values = list[bytes](), list[bytes]()
         with self._poisoned_on_failure("read"):
             iterator = self._db.snapshot().iter()
             for user in users:
+                if len(keys) >= rows_enough:
+                    break
                 for key, value in scan(iterator, *scan_range(user)):
                     keys.append(key)
                     values.append(value)

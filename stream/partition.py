@@ -31,6 +31,8 @@ from stream.transactions import Outgoing, SourceOffset, TransactionalProducer
 _NOTE_INTERVAL_S = 5.0
 # An idle partition writes its record this often, so that its disks do not look as if they had been away.
 _IDLE_NOTE_INTERVAL_S = 3_600.0
+# A roll-up reads this many rows, and those of one more user, so that it delays the batches behind it little.
+_ROLL_UP_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +162,15 @@ class Partition:
             self.newest_applied_ms = records[-1].timestamp
 
     async def roll_up(self, users: Sequence[bytes]) -> None:
-        """Move these users' days before their window into their coarse rows."""
-        async with self._order:
-            found, stored = self.store.read_users(users)
-            writes = roll_up(found, stored, self._shared.scales)
-            if writes:
-                await self._commit_and_apply("roll_up", writes)
-                self._shared.metrics.rolled_up.inc(sum(value is None for _, value in writes))
+        """Move these users' days before their window into their coarse rows, as many users at once as rows allow."""
+        while users:
+            async with self._order:
+                found, stored = self.store.read_users(users, _ROLL_UP_ROWS)
+                writes = roll_up(found, stored, self._shared.scales)
+                if writes:
+                    await self._commit_and_apply("roll_up", writes)
+                    self._shared.metrics.rolled_up.inc(sum(value is None for _, value in writes))
+            users = users[users.index(found[-1]) + 1 :] if found else []
 
     async def erase(self, marker: Marker, control_offset: int, is_owned: Callable[[], bool]) -> bool:
         """Forget a user; False when the partition was given up before its turn came.

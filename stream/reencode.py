@@ -5,7 +5,7 @@ overload freshness degrades and correctness does not. Encoding runs in one execu
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import perf_counter
@@ -22,9 +22,6 @@ from stream.failpoints import passing
 from stream.ownership import Ownership
 from stream.partition import Partition
 from stream.transactions import Outgoing
-
-# A roll-up transaction stays small, so that it delays the batches behind it little.
-_ROLL_UP_USERS = 200
 
 
 class Reencoder:
@@ -85,8 +82,7 @@ class Reencoder:
         metrics.norm.set(encoded.mean_norm)
         for mark in taken.values():
             metrics.freshness.observe(max(0.0, (now_ms - mark.first_ms) / 1000))
-        for chunk in _chunks(encoded.to_roll_up, _ROLL_UP_USERS):
-            await partition.roll_up(chunk)
+        await partition.roll_up(encoded.to_roll_up)
         marks = partition.store.marks.publish(taken)
         partition.store.clear_marks(marks, encoded.caches)
         self.n_batches += 1
@@ -130,8 +126,3 @@ class Reencoder:
 
     def _outgoing(self, partition: Partition, encoded: EncodedUsers) -> list[Outgoing]:
         return self._writer.records(partition.number, encoded, self._ownership.shared.now_ms())
-
-
-def _chunks(users: Sequence[bytes], n: int) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(users), n):
-        yield users[start : start + n]

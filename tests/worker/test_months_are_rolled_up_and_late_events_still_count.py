@@ -2,10 +2,11 @@ import numpy as np
 
 from state.history import before_window
 from state.periods import MS_PER_DAY
-from state.rows import decode_rows
-from stream.settings import Settings
+from state.rows import RECORD_KEY, decode_rows
+from stream.settings import Kafka, Settings
+from tests.brokers import FAST, Broker
 from tests.plain import PlainEvent
-from tests.worker.conftest import MakeWorker
+from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import FIRST_DAY, Changelog, Traffic, check_exact, check_published, wait_applied, wait_until
 
 USERS = [b"user-%d" % i for i in range(30)]
@@ -33,6 +34,31 @@ def test_months_are_rolled_up_and_late_events_still_count(one_settings: Settings
     changelog = check_exact(one_settings, traffic.sent)
     assert worker.metric("lurm_rolled_up_rows_total") == sum(each.value is None for each in changelog.records) > 0
     check_published(one_settings)
+
+
+def test_long_lives_are_rolled_up_in_several_transactions(
+    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """A transaction of all their days would hold up the batches behind it."""
+    kafka = Kafka(brokers=one_broker.brokers, **FAST | {"poll_events": 50_000})
+    settings = settings_on(one_broker.brokers, kafka=kafka, partitions=1)
+    n_days = 10 * 365
+    traffic, worker = Traffic(settings, seed=9), make_worker(settings)
+    traffic.send_these(
+        [PlainEvent(user, 1, (FIRST_DAY - day) * MS_PER_DAY) for user in USERS[:8] for day in range(n_days)]
+    )
+    worker.ready()
+    wait_applied(settings, worker)
+    wait_until(lambda: n_days_before_the_window(settings) == 0)
+    sizes = [0]
+    for record in check_exact(settings, traffic.sent).records:
+        sizes[-1] += record.value is None
+        if record.key == RECORD_KEY:
+            sizes.append(0)
+    assert sum(sizes) > 7 * n_days, sizes
+    # So many rows are enough, and those of the user with whom they are.
+    assert max(sizes) <= 20_000 + n_days, sizes
+    check_published(settings)
 
 
 def n_days_before_the_window(settings: Settings) -> int:
