@@ -61,6 +61,7 @@ class BagStore:
     """The rows of one partition in RocksDB; see the module for its invariants.
 
     ``published`` is a watermark known from elsewhere, the changelog's end: a replay need not mark what is below it.
+    ``written_at_s``: when it last applied anything, on this machine's clock; a new one, when it was opened.
     """
 
     def __init__(self, path: Path, resources: StoreResources) -> None:
@@ -73,6 +74,7 @@ class BagStore:
         self._meta_cf = self._db.get_column_family_handle(META)
         self._caches_cf = self._db.get_column_family_handle(CACHES)
         self.published = 0
+        self.written_at_s = time.time()
         self._broken = False
         with self._poisoned_on_failure("read"):
             self._check_format()
@@ -216,6 +218,7 @@ class BagStore:
         batch.put(APPLIED_KEY, _APPLIED.pack(changelog_offset, at_s), self._meta_cf)
         self._write(batch)
         self.changelog_offset, self.applied_at_s = changelog_offset, at_s
+        self.written_at_s = time.time()
 
     def _write(self, batch: WriteBatch) -> None:
         with self._poisoned_on_failure("write to"):

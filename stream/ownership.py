@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from state.errors import StateError
+from state.errors import StateError, StoreUnavailable
 from state.options import StoreResources
-from state.store import BagStore, remove_if_behind
+from state.store import BEHIND_S_MAX, BagStore, remove_if_behind
 from stream.partition import Partition, Pipeline
 from stream.settings import Kafka
 from stream.transactions import TransactionalProducer
@@ -51,13 +51,22 @@ class Ownership:
         return self._stores
 
     def store(self, number: int) -> BagStore:
-        """The store of an assigned partition, opened on first use."""
+        """The store of an assigned partition, opened on first use.
+
+        **Raises** `StoreUnavailable` for one that was cut off while it was open: opened again, it is wiped.
+        """
         if number not in self._allowed:
             raise RuntimeError(f"partition {number} is not assigned to this worker")
         if number not in self._stores:
             path = self.folder / f"partition-{number}"
             self._stores[number] = BagStore.open_fresh(path, self._resources, time.time())
-        return self._stores[number]
+        store = self._stores[number]
+        # A replay would go on where it stopped, and the changelog may have forgotten tombstones since.
+        if time.time() - store.written_at_s > BEHIND_S_MAX:
+            raise StoreUnavailable(
+                f"the state saw no changelog for days and must begin anew, with the worker: path={store.path}"
+            )
+        return store
 
     async def assign(self, active: set[int], standby: set[int]) -> None:
         """Hold exactly these partitions: close the others, and fence the previous owners of new ones."""

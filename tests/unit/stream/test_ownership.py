@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lurm_model.codebook import Codebook
+from state.errors import StoreUnavailable
 from state.options import StoreOptions, StoreResources
 from state.periods import parse_scales
 from state.record import PartitionRecord, encode_record
@@ -111,6 +112,25 @@ def test_a_rebalance_that_overtakes_the_end_of_a_recovery_wins(tmp_path: Path, *
         assert held.recovered
 
     asyncio.run(scenario())
+
+
+def test_a_store_that_was_cut_off_for_longer_than_tombstones_are_kept_is_not_read_on(tmp_path: Path) -> None:
+    """As a standby without a network: its disk, which nobody opens meanwhile, is as old as one that was away."""
+
+    async def source() -> Source:
+        raise AssertionError
+
+    held = ownership(tmp_path, source)
+    held._allowed = {0}
+    store = held.store(0)
+    store.replay([], 7)
+    store.written_at_s -= BEHIND_S_MAX - 60
+    assert held.store(0) is store
+    store.replay([], 8)
+    store.written_at_s -= BEHIND_S_MAX + 60
+    with pytest.raises(StoreUnavailable, match="saw no changelog for days"):
+        held.store(0)
+    store.close()
 
 
 def test_whoever_holds_no_partition_notices_that_the_topic_was_recreated(tmp_path: Path) -> None:
