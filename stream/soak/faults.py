@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from stream.embedded_broker import ApacheKafka, EmbeddedBroker
 from stream.failpoints import STEPS
@@ -144,22 +145,33 @@ _ANYWHERE: tuple[Fault, ...] = (
 _KAFKA_ONLY: tuple[Fault, ...] = (kill_broker, stop_broker, freeze_broker, zombie, third_worker)
 
 
-def deal(scene: Scene) -> Iterator[tuple[str, Fault]]:
-    """Faults without end: all of them in a random order, then all of them again."""
+# The shortest soak has these: a death, a lost disk, an erasure and, where they can be, a zombie and a broker's death.
+_ALWAYS: tuple[Fault, ...] = (kill_worker, lose_disk, erase_user, zombie, kill_broker)
+
+
+def _kinds(scene: Scene) -> tuple[list[Fault], list[Fault]]:
+    """What must happen, and everything that may."""
     kinds = list(_ANYWHERE) + (list(_KAFKA_ONLY) if isinstance(scene.broker, ApacheKafka) else [])
-    while True:
-        scene.pick.shuffle(kinds)
-        for fault in kinds:
-            yield fault.__name__, fault
+    return [fault for fault in _ALWAYS if fault in kinds], kinds
+
+
+def deal(scene: Scene) -> Iterator[Fault]:
+    """Faults without end: in a random order what must happen, the others, then all of them again and again."""
+    first, kinds = _kinds(scene)
+    rest = [fault for fault in kinds if fault not in first]
+    for some in chain([first, rest], repeat(kinds)):
+        scene.pick.shuffle(some)
+        yield from some
 
 
 def inject(scene: Scene, end_s: float, listen: Callable[[str], None]) -> Mapping[str, int]:
-    """One fault after the other, with pauses, until the time is up; how often each was."""
+    """One fault after the other, with pauses, until the time is up and all that must happen did; how often each was."""
     done: dict[str, int] = {}
-    faults = deal(scene)
+    faults, must = deal(scene), {fault.__name__ for fault in _kinds(scene)[0]}
     scene.wait(*_PAUSE_S)
-    while time.monotonic() < end_s:
-        name, fault = next(faults)
+    while time.monotonic() < end_s or not must <= done.keys():
+        fault = next(faults)
+        name = fault.__name__
         listen(name)
         fault(scene)
         done[name] = done.get(name, 0) + 1
