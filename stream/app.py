@@ -58,6 +58,8 @@ _POLL_INTERVAL_S: Final = 7 * 86_400.0
 _MARKS_WAIT_S: Final = 0.05
 # How often folders of partitions that went elsewhere are looked at, beside at the start.
 _OLD_INTERVAL_S: Final = 86_400.0
+# Added partitions are noticed this soon: producers, who look every five minutes, should not send users there before.
+_METADATA_AGE_MS: Final = 10_000
 # Batches in flight per partition: one in its transaction, one decoded behind it.
 _BATCHES_PER_PARTITION: Final = 2
 
@@ -294,6 +296,7 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
         consumer_group_instance_id=settings.worker.instance or None,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=kafka.fetch_bytes,
+        consumer_metadata_max_age_ms=_METADATA_AGE_MS,
         broker_max_poll_records=kafka.poll_events,
         broker_max_poll_interval=_POLL_INTERVAL_S,
         broker_session_timeout=kafka.session_timeout_s,

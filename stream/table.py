@@ -76,9 +76,19 @@ class BagTable(SerializedStore):
         held = {tp.partition for tp in assigned if tp.topic in topics}
         active = {tp.partition for tp in assigned if tp.topic == source}
         try:
+            self._refuse_added(active)
             await self._ownership.assign(active, held - active)
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
+
+    def _refuse_added(self, active: set[int]) -> None:
+        """The key of a user hashes to another partition now, whose rows are not that user's."""
+        n = self.app.conf.topic_partitions
+        if max(active, default=0) >= n:
+            raise SourceLost(
+                f"partitions were added to the events topic: topic={self._ownership.shared.names.events} wanted={n} "
+                f"found>{max(active)}; stop its producers: users are in other partitions now, where their rows are not"
+            )
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Start owning; Faust would swallow an exception here."""

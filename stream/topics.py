@@ -268,6 +268,10 @@ def _problems(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPl
 def _wrong_partitions(each: TopicPlan, found: int, wanted: int) -> Problem:
     if each.settings_key == "topics.events":
         remedy = f"set LURM_TOPICS__PARTITIONS={found}, or use another events topic"
+    elif "delete.retention.ms" in each.configs:
+        remedy = (
+            f"use the events topic it belongs to, `lurm repartition`, or, for a new state, another {each.settings_key}"
+        )
     else:
         remedy = f"delete the topic or choose another {each.settings_key}: it must match the events topic"
     return Problem(each.name, f"{found} partitions", f"{wanted} partitions", remedy)
