@@ -1,7 +1,8 @@
 """Failpoints: the steps of a worker, or a repartition, at which a test can end, halt or delay it; off by default.
 
 ``LURM_FAILPOINT=batch.committed:3`` kills the worker the third time it passes that step. ``batch.sent:1=SIGSTOP`` sends
-itself that signal instead, ``encode.started:1=2.5`` waits so many seconds in the thread that passes.
+itself that signal instead, ``encode.started:1=2.5`` waits so many seconds in the thread that passes, and
+``batch.merged:2=raise`` raises there what nobody expects.
 """
 
 import logging
@@ -11,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 from stream.errors import ConfigInvalid
 
@@ -44,13 +45,15 @@ STEPS: Final = (
     "check.sent",  # what an erasure has left in the store
     "check.committed",
     "begin.sent",  # which topic is read, before its first event
+    "begin.offset_sent",
     "begin.committed",
     "begin.applied",
     "recovery.replayed",  # one batch of the changelog
     "repartition.sent",  # one row, perhaps not acknowledged yet
     "repartition.written",  # all rows, not compared yet
 )
-_FORM = re.compile(r"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*))?(=((?P<signal>SIG[A-Z]+)|(?P<wait_s>\d+(\.\d+)?)))?")
+_ACTION = r"(?P<signal>SIG[A-Z]+)|(?P<wait_s>\d+(\.\d+)?)|(?P<error>raise)"
+_FORM = re.compile(rf"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*))?(=({_ACTION}))?")
 
 
 class _Failpoint:
@@ -66,11 +69,14 @@ class _Failpoint:
         found = _FORM.fullmatch(text)
         if found is None or found["step"] not in STEPS or not hasattr(signal, found["signal"] or "SIGKILL"):
             raise ConfigInvalid(
-                f"no such failpoint: {VARIABLE}={text}; STEP[:PASSAGE][=SIGNAL|=SECONDS], steps: {', '.join(STEPS)}"
+                f"no such failpoint: {VARIABLE}={text}; STEP[:PASSAGE][=SIGNAL|=SECONDS|=raise], "
+                f"steps: {', '.join(STEPS)}"
             )
         self._step, self._passages_left = found["step"], int(found["passage"] or 1)
         if found["wait_s"]:
             self._act = partial(time.sleep, float(found["wait_s"]))
+        elif found["error"]:
+            self._act = partial(_raise, self._step)
         else:
             self._act = partial(_send_self, signal.Signals[found["signal"] or "SIGKILL"])
 
@@ -84,6 +90,10 @@ class _Failpoint:
 
 def _send_self(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
+
+
+def _raise(step: str) -> NoReturn:
+    raise RuntimeError(f"raised at a failpoint: step={step}")
 
 
 _failpoint = _Failpoint()

@@ -1,12 +1,37 @@
 """Runs of a worker that end, halt or hesitate at a step, and what they must leave on their disk."""
 
 import signal
+from collections import Counter
 from contextlib import closing
 
 from state.options import StoreOptions, StoreResources
 from state.rows import RECORD_KEY
 from state.store import BagStore
-from tests.workers import Changelog, WorkerProcess, newest_published, wait_until
+from stream.dead_letters import PREFIX
+from stream.settings import Settings
+from tests.brokers import producer, read_records
+from tests.workers import Changelog, Traffic, WorkerProcess, newest_published, wait_until
+
+
+def send_with_poison(traffic: Traffic, n: int) -> int:
+    """Send n random events and, all through them, some that are none; how many those are."""
+    for _ in range(10):
+        traffic.send(n // 10)
+        with producer(traffic.settings) as client:
+            for number in range(4):
+                client.send(traffic.settings.topics.events, b"{", b"user-%d" % number)
+            client.flush()
+    return 40
+
+
+def check_letters(settings: Settings, n: int) -> None:
+    """There are n dead letters, each of another event."""
+    letters = read_records(settings, settings.topics.dead_letters, range(settings.topics.partitions))
+    wanted = (f"{PREFIX}topic", f"{PREFIX}partition", f"{PREFIX}offset")
+    assert len(letters) == n
+    # Offsets begin anew in a topic that was recreated, so they tell letters apart within an epoch only.
+    places = Counter(tuple(dict(letter.headers)[name] for name in wanted) for letter in letters)
+    assert max(places.values(), default=0) <= 1 + settings.topics.epoch
 
 
 def killed_at(worker: WorkerProcess, step: str, passage: int = 1) -> None:

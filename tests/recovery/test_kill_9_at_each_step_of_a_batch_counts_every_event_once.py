@@ -3,7 +3,7 @@ import pytest
 from stream.failpoints import STEPS
 from stream.settings import Kafka
 from tests.brokers import FAST, Broker
-from tests.recovery.runs import check_disk, killed_at
+from tests.recovery.runs import check_disk, check_letters, killed_at, send_with_poison
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import Traffic, check_exact, check_published, wait_applied
 
@@ -19,12 +19,13 @@ def test_kill_9_at_each_step_of_a_batch_counts_every_event_once(
         kafka_broker.brokers, kafka=Kafka(brokers=kafka_broker.brokers, **FAST | {"poll_events": 100})
     )
     traffic = Traffic(settings, seed=31)
-    worker = make_worker(settings)
+    worker, n_rejected = make_worker(settings), 0
     for step in STEPS_OF_A_BATCH:
-        traffic.send(1000)
+        n_rejected += send_with_poison(traffic, 1000)
         killed_at(worker, step, passage=3)
     worker.ready()
     wait_applied(settings, worker)
-    check_exact(settings, traffic.sent)
+    check_exact(settings, traffic.sent, n_rejected)
+    check_letters(settings, n_rejected)
     check_published(settings)
     check_disk(worker)

@@ -45,6 +45,12 @@ def test_another_signal_can_be_named() -> None:
     assert process("batch.sent:2=SIGTERM").returncode == -signal.SIGTERM
 
 
+def test_a_passage_can_fail() -> None:
+    done = process("batch.sent:2=raise")
+    assert (done.returncode, done.stdout.split()) == (1, ["1"])
+    assert "RuntimeError: raised at a failpoint: step=batch.sent" in done.stderr
+
+
 def test_a_passage_can_be_delayed() -> None:
     start = time.monotonic()
     assert process("batch.sent:5=0.5").stdout.split() == ["1", "2", "3", "4", "5"]
