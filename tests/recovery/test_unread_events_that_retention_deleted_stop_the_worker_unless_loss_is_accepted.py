@@ -40,13 +40,22 @@ def test_they_stop_a_worker_that_runs_and_is_behind(one_settings: Settings, make
     worker = make_worker(one_settings).ready()
     traffic.send(500)
     wait_applied(one_settings, worker)
+    read = list(traffic.sent)
     worker.signal(signal.SIGSTOP)
-    lose_some(traffic)
+    n_lost = lose_some(traffic)
     worker.signal(signal.SIGCONT)
     assert worker.wait() == 1, worker.output()
     assert "retention deleted unread events" in worker.output()
     changelog = Changelog(one_settings)
     assert changelog.ledger.received == sum(record.next_offset for record in changelog.partitions.values())
+
+    worker = make_worker(accepting(one_settings)).ready()
+    wait_until(lambda: worker.metric("lurm_lost_events_total") == n_lost)
+    late = Traffic(one_settings, seed=56)
+    late.send(100)
+    wait_applied(one_settings, worker)
+    check_exact(one_settings, read + late.sent)
+    check_published(one_settings)
 
 
 def lose_some(traffic: Traffic) -> int:
