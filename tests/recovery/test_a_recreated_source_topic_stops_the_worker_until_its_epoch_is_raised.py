@@ -36,6 +36,7 @@ def test_a_topic_that_is_recreated_under_a_running_worker(
     worker = make_worker(with_epoch(settings, 1)).ready()
     wait_applied(settings, worker)
     check_exact(settings, traffic.sent)
+    check_published(settings)
 
 
 @pytest.mark.kafka
