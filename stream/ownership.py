@@ -69,11 +69,14 @@ class Ownership:
         return store
 
     async def assign(self, active: set[int], standby: set[int]) -> None:
-        """Hold exactly these partitions: close the others, and fence the previous owners of new ones."""
+        """Hold exactly these partitions: close the others, and fence the previous owners of new ones.
+
+        A signal to stop may give everything up while this waits for a broker; then it takes nothing.
+        """
         self.recovered = False
         new = active - set(self.partitions)
         self.ready = self.ready and not new
-        self._allowed = active | standby
+        allowed = self._allowed = active | standby
         self._assigned_at_s, self._replayed_before = time.monotonic(), self.n_replayed
         self.shared.metrics.rebalances.inc()
         logger.info("assigned: active=%s standby=%s", sorted(active), sorted(standby))
@@ -83,7 +86,8 @@ class Ownership:
         opened = self._allowed - set(self._stores)
         await asyncio.gather(*(self._take(number) for number in new))
         await self._learn_published(opened)
-        self._assignment = object()
+        if self._allowed is allowed:
+            self._assignment = object()
 
     async def activate(self) -> None:
         """Every owned partition is recovered, unless a rebalance has overtaken the recovery: then another will end."""
@@ -160,7 +164,10 @@ class Ownership:
         rows = TransactionalProducer(self._kafka, f"{app_id}-{number}", number)
         embeddings = TransactionalProducer(self._kafka, f"{app_id}-embeddings-{number}", number)
         await asyncio.gather(rows.start(), embeddings.start())
-        self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
+        if number in self._allowed:
+            self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
+        else:
+            await asyncio.gather(rows.stop(), embeddings.stop())
 
     async def _learn_published(self, numbers: set[int]) -> None:
         """After the previous owners are fenced: what the changelog's end says is published needs no mark."""
@@ -168,7 +175,8 @@ class Ownership:
             return
         records = await newest_records(self._kafka, self.shared.names.changelog, numbers)
         for number, record in records.items():
-            self.store(number).published = record.published
+            if number in self._allowed:
+                self.store(number).published = record.published
 
     async def _release(self, number: int) -> None:
         partition = self.partitions.pop(number)
