@@ -179,6 +179,14 @@ class Metrics(Section):
     token: SecretStr = Field(SecretStr(""), description="bearer token that /metrics asks for; empty: none")
 
 
+class Console(Section):
+    """Who may look at users."""
+
+    token: SecretStr = Field(
+        SecretStr(""), description="password that the console asks for, with any user name; empty: none"
+    )
+
+
 class Worker(Section):
     """How this worker runs."""
 
@@ -198,6 +206,7 @@ class Settings(Section):
     model: Model = Model()
     encode: Encode = Encode()
     metrics: Metrics = Metrics()
+    console: Console = Console()
     worker: Worker = Worker()
 
     @property

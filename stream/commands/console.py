@@ -23,7 +23,8 @@ _N_RECENT = 8
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind. Whoever reaches it reads users.")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Address to bind. Without a token, whoever reaches it reads users.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65_535), default=9110, show_default=True, help="0: any free one.")
 @click.option("--worker", "workers", multiple=True, metavar="URL", help="Worker to show; repeat. [default: metrics.*]")
 @click.option("--interval-s", type=click.FloatRange(0.5), default=2.0, show_default=True, help="Pause between looks.")
@@ -36,6 +37,7 @@ def console(
 
     Rows and embeddings are read from the topics once and followed. Beyond --memory-mb (about) only a share of the users
     is held; the others are read from the topics when asked for. With a bundle, interests are shown with their items.
+    With LURM_CONSOLE__TOKEN the browser asks for it as the password (any user name).
     """
     from stream.console.broker import BrokerWatch  # noqa: PLC0415 - --help needs no Kafka client
     from stream.console.held import Held  # noqa: PLC0415
@@ -59,7 +61,8 @@ def console(
         about = {"app": settings.app.id, "brokers": settings.kafka.brokers, "held": held.summary(_N_RECENT)}
         return about | overview(broker_watch.view, worker_watch.view, held.records(), time.time())
 
-    server = ConsoleServer((host, port), Api(look, Inspector(quick, held, items).report))
+    token = settings.console.token.get_secret_value()
+    server = ConsoleServer((host, port), Api(look, Inspector(quick, held, items).report), token)
     logger.info("serving the console: address=http://%s:%d", host, server.port)
     stopping.wait()
     server.close()

@@ -1,6 +1,7 @@
 """Serves the page and its JSON: GET only, to this origin only, to nobody whom a foreign name led here.
 
 ``/api/overview`` and ``/api/user/ID`` (percent-encoded). An error is ``{"error": text}`` with a status of its own.
+With a token, page and JSON are for who logs in with it.
 """
 
 import ipaddress
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from state.errors import StateError
+from stream.console.login import CHALLENGE, Login
 from stream.errors import LurmError
 from stream.web import WebServer
 
@@ -52,8 +54,9 @@ class Api(NamedTuple):
 class ConsoleServer(WebServer):
     """Serves until closed."""
 
-    def __init__(self, address: tuple[str, int], api: Api) -> None:
+    def __init__(self, address: tuple[str, int], api: Api, token: str = "") -> None:
         self._api = api
+        self._login = Login(token)
         self._host = address[0]
         folder = files("stream.console") / "page"
         self._page = {path: Answer(HTTPStatus.OK, kind, (folder / name).read_bytes())
@@ -65,14 +68,15 @@ class ConsoleServer(WebServer):
         headers = [*_HEADERS, ("Content-Type", answer.kind), ("Content-Length", str(len(answer.body)))]
         if answer.status is HTTPStatus.METHOD_NOT_ALLOWED:
             headers.append(("Allow", "GET"))
+        if answer.status is HTTPStatus.UNAUTHORIZED:
+            headers.append(CHALLENGE)
         start_response(f"{answer.status.value} {answer.status.phrase}", headers)
         return [answer.body]
 
     def _answer(self, environ: Mapping[str, Any]) -> Answer:
-        if environ["REQUEST_METHOD"] != "GET":
-            return _error(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered")
-        if not self._is_ours(environ.get("HTTP_HOST", "")):
-            return _error(HTTPStatus.FORBIDDEN, "ask by address, by localhost or by the name given with --host")
+        refused = self._refusal(environ)
+        if refused is not None:
+            return refused
         # WSGI hands the path over as Latin-1, whatever it was.
         raw = environ["PATH_INFO"].encode("latin-1")
         try:
@@ -85,6 +89,15 @@ class ConsoleServer(WebServer):
             return self._answer_api(path)
         except (LurmError, StateError) as error:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+
+    def _refusal(self, environ: Mapping[str, Any]) -> Answer | None:
+        if environ["REQUEST_METHOD"] != "GET":
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered")
+        if not self._is_ours(environ.get("HTTP_HOST", "")):
+            return _error(HTTPStatus.FORBIDDEN, "ask by address, by localhost or by the name given with --host")
+        if not self._login.admits(environ):
+            return _error(HTTPStatus.UNAUTHORIZED, "log in with any user name and console.token as the password")
+        return None
 
     def _answer_api(self, path: str) -> Answer:
         if path == "/api/overview":

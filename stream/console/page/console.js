@@ -65,7 +65,7 @@ const WORKERS = [
 async function ask(path) {
   let answer;
   try {
-    answer = await fetch(path);
+    answer = await fetch(location.origin + path); // the page's own address may hold a password, which fetch refuses
   } catch {
     throw new Error("The console does not answer. Is `lurm console` still running?");
   }

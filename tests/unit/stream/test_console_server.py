@@ -1,5 +1,6 @@
 """The console's HTTP: two JSON endpoints and one page, GET only, nothing for pages of other origins."""
 
+import base64
 import http.client
 import json
 from collections.abc import Iterator, Mapping
@@ -28,11 +29,12 @@ def server() -> Iterator[ConsoleServer]:
 
 
 def ask(
-    server: ConsoleServer, path: str, method: str = "GET", host: str = ""
+    server: ConsoleServer, path: str, method: str = "GET", host: str = "", login: str | None = None
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     try:
-        connection.request(method, path, headers={"Host": host or f"127.0.0.1:{server.port}"})
+        headers = {"Host": host or f"127.0.0.1:{server.port}"} | ({"Authorization": login} if login else {})
+        connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
     finally:
@@ -88,6 +90,28 @@ def test_a_foreign_name_that_leads_here_is_refused(server: ConsoleServer) -> Non
     for host, status in [("evil.example", 403), ("evil.example:80", 403), ("[", 403),
                          ("localhost:1", 200), ("[::1]:1", 200), ("10.0.0.1", 200)]:  # fmt: skip
         assert ask(server, "/api/overview", host=host)[0] == status, host
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def test_with_a_token_page_and_json_are_for_who_logs_in_with_it() -> None:
+    server = ConsoleServer(("127.0.0.1", 0), Api(dict, user), "sésame:0")
+    wrong = (None, basic("ann", ""), basic("sésame:0", ""), basic("ann", "sésame:1"), basic("ann", "sésame:0 "),
+             "Bearer sésame:0", "Basic ???", "Basic \xff", "Basic", "nonsense")  # fmt: skip
+    try:
+        for path in ("/", "/console.js", "/api/overview", "/api/user/ann", "/nowhere"):
+            for login in wrong:
+                status, headers, body = ask(server, path, login=login)
+                assert (status, headers["WWW-Authenticate"]) == (401, 'Basic realm="lurm console", charset="UTF-8"')
+                assert b"s\xc3\xa9same" not in body
+            for name in ("ann", ""):
+                assert ask(server, path, login=basic(name, "sésame:0"))[0] in (200, 404)
+        assert ask(server, "/", login=basic("ann", "sésame:0").replace("Basic", "basic"))[0] == 200
+        assert ask(server, "/", host="evil.example", login=basic("ann", "sésame:0"))[0] == 403
+    finally:
+        server.close()
 
 
 def test_a_port_that_is_taken_is_named(server: ConsoleServer) -> None:

@@ -80,7 +80,8 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_a_secret_is_shown_by_nothing_that_shows_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {leaf.variable for leaf in reference() if leaf.kind == "SecretStr"}
-    assert secrets == {"LURM_KAFKA__SSL_KEY_PASSWORD", "LURM_KAFKA__SASL_PASSWORD", "LURM_METRICS__TOKEN"}
+    kafka = {"LURM_KAFKA__SSL_KEY_PASSWORD", "LURM_KAFKA__SASL_PASSWORD"}
+    assert secrets == kafka | {"LURM_METRICS__TOKEN", "LURM_CONSOLE__TOKEN"}
     for name in secrets:
         monkeypatch.setenv(name, "canary")
     monkeypatch.setenv("LURM_KAFKA__SASL_MECHANISM", "PLAIN")
