@@ -11,7 +11,7 @@ JOBS ?= 3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generate bench bench-peers deploy-tools lock clean
+.PHONY: help setup demo test lint format generate screenshot bench bench-peers deploy-tools lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ generate: $(READY) ## write again what is made from code: deploy/METRICS.md, the
 	$(BIN)/lurm metrics > deploy/METRICS.md
 	$(BIN)/python deploy/grafana/dashboard.py > deploy/grafana/lurm.json
 	cp deploy/prometheus/lurm.rules.yaml deploy/helm/lurm-stream/files/
+
+screenshot: $(READY) ## take deploy/console.png again, of two workers under load in Chromium
+	$(BIN)/python -m tests.deploy.screenshot deploy/console.png
 
 bench: $(READY) $(PEERS)/.ready ## measure this machine beside its peers; set KAFKA_HOME for those on real Kafka
 	$(BIN)/python -m tests.bench

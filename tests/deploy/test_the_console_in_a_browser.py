@@ -1,89 +1,49 @@
-"""The console in a real Chromium, beside a real worker: what the page shows is what there is, and ids stay text."""
+"""The console in a real Chromium, beside a real worker: what each part of the page shows is what there is."""
 
-import dataclasses
-import json
 import re
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
-from html import unescape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
-from lurm_model.bundle import Bundle
 from state.periods import MS_PER_DAY
-from stream.embedded_broker import free_ports
-from stream.settings import Metrics
-from stream.worker_process import ChildProcess
-from tests.brokers import Broker, new_broker
+from stream.settings import Console, Encode
+from tests.deploy.browser import Page, browsing
+from tests.deploy.console_scene import ConsoleScene, console_scene, consoling, named
 from tests.plain import PlainEvent
-from tests.workers import FIRST_DAY, Traffic, WorkerProcess, tiny_bundle, wait_until, worker_settings
+from tests.workers import FIRST_DAY, newest_published, wait_until
 
 HOSTILE = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
 # By interest: what ann did on two days, and whoever else there is.
 EVENTS = [(b"ann", 3, 0), (b"ann", 3, 0), (b"ann", 7, 1), (b"bob", 3, 0), (HOSTILE.encode(), 3, 1)]
-
-
-class Running(NamedTuple):
-    broker: Broker
-    worker: WorkerProcess
-    url: str
-    chromium: str
-    folder: Path
-
-    def page(self, fragment: str = "", *options: str) -> str:
-        """The page as it stands after some seconds of the browser's time."""
-        command = [self.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000",
-                   f"--user-data-dir={self.folder / 'profile'}", *options, f"{self.url}/{fragment}"]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def dom(self, fragment: str = "") -> str:
-        return self.page(fragment, "--dump-dom")
-
-    def api(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}/api/{path}", timeout=30) as answer:
-            return json.load(answer)
-
-
-def hostile_bundle() -> Bundle:
-    """The tiny bundle, whose first item of interest 3 has a hostile name."""
-    made = tiny_bundle()
-    items = {HOSTILE: 3} | made.codebook.interest_of
-    return Bundle.build(made.config, dataclasses.replace(made.codebook, interest_of=items), made.weights, {}, {})
+LAST, NEAREST = '[aria-label="Last embeddings"]', '[aria-label="Nearest users"]'
+TOKEN = "open-sesame"
 
 
 @pytest.fixture(scope="module")
-def running(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("console")
-    hostile_bundle().save(folder / "bundle")
-    # Real Kafka is for tests/broker/test_console.py; this one is killed at the end, and starts at once.
-    broker = new_broker("embedded", folder / "broker")
-    (port,) = free_ports(1)
-    with ExitStack() as stack:
-        stack.callback(broker.kill)
-        settings = worker_settings(broker.start().brokers, folder, folder / "bundle", metrics=Metrics(port=port))
-        worker = stack.enter_context(WorkerProcess(settings, folder / "worker.log"))
-        command = (sys.executable, "-m", "stream.cli", "console", "--port", "0", "--interval-s", "0.5")
-        console = stack.enter_context(ChildProcess(settings, folder / "console.log", command)).start()
-        events = [PlainEvent(user, interest, (FIRST_DAY + day) * MS_PER_DAY) for user, interest, day in EVENTS]
-        Traffic(settings, seed=1).send_these(events)
-        worker.ready()
-        wait_until(lambda: "address=" in console.output(), explain=console.output)
-        url = re.findall(r"address=(\S+)", console.output())[0]
-        made = Running(broker, worker, url, chromium, folder)
-        wait_until(lambda: seen(made), explain=lambda: (worker.output(), console.output(), made.api("overview")))
+def running(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleScene]:
+    # Long enough for the page to see users that wait.
+    slowly = Encode(interval_s=4)
+    with console_scene(tmp_path_factory.mktemp("console"), named(HOSTILE, 3), encode=slowly) as made:
+        made.traffic.send_these([event(*each) for each in EVENTS])
+        wait_until(lambda: seen(made), explain=lambda: (made.workers[0].output(), made.api("overview")))
         yield made
-        assert console.terminate() == 0, console.output()
 
 
-def seen(made: Running) -> bool:
+@pytest.fixture(scope="module")
+def page(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(chromium, tmp_path_factory.mktemp("browser")) as made:
+        yield made
+
+
+def event(user: bytes, interest: int, day: int) -> PlainEvent:
+    return PlainEvent(user, interest, (FIRST_DAY + day) * MS_PER_DAY)
+
+
+def seen(made: ConsoleScene) -> bool:
     """Whether the console has every event's row and everybody's embedding, and nothing to complain of."""
     found = made.api("overview")
     applied = sum(each["ledger"]["applied"] for each in found["partitions"] if each["ledger"])
@@ -92,61 +52,125 @@ def seen(made: Running) -> bool:
     return not made.api("user/ann")["pending"] and made.api("user/ann")["n_compared"] == 3
 
 
-def cells(table: str) -> list[list[str]]:
-    """The text of a table's rows."""
-    rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
-    return [[unescape(re.sub(r"<[^>]*>", "", cell)) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in rows]
+def wait_shown(page: Page, condition: Any) -> None:
+    """Wait until the page shows it by itself."""
+    wait_until(condition, explain=lambda: page.text("main"))
 
 
-def test_the_page_shows_partitions_with_owner_lag_and_a_ledger_that_balances(running: Running) -> None:
-    page = running.dom()
-    assert "All is well" in page
-    head, *rows = cells(page.partition('id="partitions"')[2].partition("</table>")[0])
-    found = [dict(zip(head, row, strict=True)) for row in rows]
+def n_applied(page: Page) -> int:
+    return sum(int(each["= applied"].replace(",", "")) for each in page.rows("#partitions"))
+
+
+def test_the_page_shows_partitions_with_owner_lag_and_a_ledger_that_balances(running: ConsoleScene, page: Page) -> None:
+    page.open(running.url)
+    wait_shown(page, lambda: "All is well" in page.text("#status") and n_applied(page) == len(EVENTS))
+    found = page.rows("#partitions")
     assert [each["partition"] for each in found] == ["0", "1"]
-    assert {each["owner"] for each in found} == {f"http://127.0.0.1:{running.worker.port}"}
+    assert {each["owner"] for each in found} == {f"http://127.0.0.1:{running.workers[0].port}"}
     assert {(each["lag, events"], each["ledger"]) for each in found} == {("0", "balances")}
-    assert sum(int(each["= applied"]) for each in found) == len(EVENTS)
-    head, row = cells(page.partition('id="workers"')[2].partition("</table>")[0])
-    assert dict(zip(head, row, strict=True))["dirty users"] == "0"
 
 
-def test_the_inspector_shows_interests_by_period_embeddings_and_neighbours(running: Running) -> None:
-    page = running.dom("#user=ann")
+def test_the_inspector_shows_interests_by_period(running: ConsoleScene, page: Page) -> None:
+    page.open(f"{running.url}/#user=ann")
     found = running.api("user/ann")
     assert found["scales"]["day"]["counts"] == [[2, 0], [0, 1]]
-    assert [each["interest"] for each in found["scales"]["day"]["interests"]] == [3, 7]
-    days = page.partition("Interests by day, counts")[2].partition("</table>")[0]
-    assert cells(days) == [
-        ["interest", "2024-10-04", "2024-10-05"],
-        [f"3: {HOSTILE}, item-3, item-23", "2", ""],
-        ["7: item-7, item-27", "", "1"],
+    wait_shown(page, lambda: page.rows('[aria-label="Interests by day, counts"]'))
+    assert page.rows('[aria-label="Interests by day, counts"]') == [
+        {"interest": f"3: {HOSTILE}, item-3, item-23", "2024-10-04": "2", "2024-10-05": ""},
+        {"interest": "7: item-7, item-27", "2024-10-04": "", "2024-10-05": "1"},
     ]
-    levels = re.findall(r'class="l(\d)"', page.partition("Interests by day, as a map")[2].partition("</table>")[0])
-    assert [level == "0" for level in levels] == [False, True, True, False]
-    assert found["embeddings"][0]["model_id"] in page
-    assert {each["user_id"] for each in found["nearest"]} == {"bob", HOSTILE}
+    levels = page.js("""[...document.querySelectorAll('[aria-label="Interests by day, as a map"] td')]
+                        .map((cell) => cell.className)""")
+    assert [level == "l0" for level in levels] == [False, True, True, False]
 
 
-def test_hostile_users_and_items_are_text_wherever_they_stand(running: Running) -> None:
-    page = running.dom(f"#user={quote(HOSTILE, safe='')}")
-    assert "<title>lurm console</title>" in page
-    assert "<img" not in page
-    assert len(re.findall("<script", page)) == 1, "the page's own"
-    shown = re.findall(r'<strong class="id">(.*?)</strong>', page)
-    assert [unescape(each) for each in shown] == [HOSTILE]
+def test_the_inspector_shows_the_last_embeddings_and_the_nearest_users(running: ConsoleScene, page: Page) -> None:
+    """Expected are the topic's vectors, not what the console says of them."""
+    published = newest_published(running.traffic.settings)
+    page.open(f"{running.url}/#user=ann")
+    wait_shown(page, lambda: page.rows(NEAREST))
+    (last,) = page.rows(LAST)
+    ann = published[b"ann"]
+    assert (last["seq"], last["norm"], last["model"]) == (str(ann.seq), f"{ann.norm:.3f}", ann.model_id)
+    assert last["newest event (UTC)"] == "2024-10-05 00:00:00"
+    cosines = {user.decode(): cosine(ann.vectors, published[user].vectors) for user in published if user != b"ann"}
+    assert set(cosines) == {"bob", HOSTILE}
+    nearest = sorted(cosines, key=cosines.__getitem__, reverse=True)
+    shown = page.rows(NEAREST)
+    assert [each["user"] for each in shown] == nearest
+    assert [float(each["cosine"]) for each in shown] == pytest.approx([cosines[user] for user in nearest], abs=1e-4)
+    page.js(f"document.querySelector('{NEAREST} a').click()")
+    wait_shown(page, lambda: page.text("#user strong.id") == nearest[0])
 
 
-def test_the_page_says_what_is_away(running: Running) -> None:
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    a, b = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_hostile_users_and_items_are_text_wherever_they_stand(running: ConsoleScene, page: Page) -> None:
+    page.open(f"{running.url}/#user={quote(HOSTILE, safe='')}")
+    wait_shown(page, lambda: page.text("#user strong.id") == HOSTILE)
+    assert page.js("document.title") == "lurm console"
+    assert page.js("document.images.length") == 0
+    assert page.js("document.scripts.length") == 1, "the page's own"
+
+
+def test_numbers_change_by_themselves_as_events_come(running: ConsoleScene, page: Page) -> None:
+    page.open(running.url)
+    wait_shown(page, lambda: n_applied(page) >= len(EVENTS))
+    page.js("window.neverReloaded = true")
+    before = n_applied(page)
+    with running.traffic.flowing(100):
+        wait_shown(page, lambda: n_applied(page) > before + 200)
+        wait_shown(page, lambda: int(page.rows("#workers")[0]["dirty users"]) > 0)
+        wait_shown(page, lambda: re.fullmatch(r"[\d.]+ s", page.rows("#workers")[0]["oldest dirty"]))
+        for column in ("freshness p50", "p99"):
+            wait_shown(page, lambda column=column: re.fullmatch(r"[\d.]+ s", page.rows("#workers")[0][column]))
+    wait_shown(page, lambda: n_applied(page) == len(running.traffic.sent))
+    wait_shown(page, lambda: page.rows("#workers")[0]["dirty users"] == "0")
+    assert page.js("document.querySelectorAll('#recent a').length") == 8
+    assert page.js("window.neverReloaded")
+
+
+def test_the_form_asks_for_a_user_and_again_for_news(running: ConsoleScene, page: Page) -> None:
+    page.open(running.url)
+    page.press("/", *"bob", "Enter")
+    wait_shown(page, lambda: page.text("#user strong.id") == "bob" and len(page.rows(LAST)) == 1)
+    running.traffic.send_these([event(b"bob", 5, 2)])
+    wait_until(lambda: len(running.api("user/bob")["embeddings"]) == 2)
+    page.js("document.querySelector('#ask button').click()")
+    wait_shown(page, lambda: len(page.rows(LAST)) == 2)
+    newer, older = (int(each["seq"]) for each in page.rows(LAST))
+    assert newer > older
+    assert page.rows('[aria-label="Interests by day, counts"]')[1]["2024-10-06"] == "1"
+    page.js("document.querySelector('#id').value = 'nobody'; document.querySelector('#ask button').click()")
+    wait_shown(page, lambda: page.text("#user-error") == "nothing is known of the user: user=nobody")
+    assert page.js("document.querySelector('#user').hidden")
+
+
+def test_with_a_token_the_browser_asks_for_it_and_then_shows_everything(
+    running: ConsoleScene, page: Page, tmp_path: Path
+) -> None:
+    settings = running.traffic.settings.model_copy(update={"console": Console(token=TOKEN)})
+    with consoling(settings, running.workers, tmp_path) as url:
+        for stranger in (url, url.replace("//", "//ann:wrong@")):
+            page.open(stranger)
+            assert "Partitions" not in page.text("body")
+        page.open(url.replace("//", f"//ann:{TOKEN}@") + "/#user=ann")
+        wait_shown(page, lambda: len(page.rows("#partitions")) == 2 and page.rows(NEAREST))
+        assert TOKEN not in (tmp_path / "console.log").read_text()
+
+
+def test_the_page_says_what_is_away(running: ConsoleScene, page: Page) -> None:
     """Last, for it kills the worker, then the broker."""
-    assert "nothing is known of the user: user=nobody" in running.dom("#user=nobody")
-    running.worker.kill()
-    wait_until(lambda: running.api("overview")["problems"])
-    page = unescape(running.dom())
-    assert "no answer: [Errno 111] Connection refused" in page
-    assert "Partition 0: no worker asked here owns it." in page
-    assert running.api("overview")["partitions"][0]["ledger"], "the changelog's"
+    page.open(running.url)
+    running.workers[0].kill()
+    wait_shown(page, lambda: "Partition 0: no worker asked here owns it." in page.text("#status"))
+    assert "no answer: [Errno 111] Connection refused" in page.text("#status")
+    assert page.rows("#workers")[0]["state"] == "no answer"
+    assert page.rows("#partitions")[0]["owner"] == "nobody"
+    assert page.rows("#partitions")[0]["ledger"] == "balances", "the changelog's"
     running.broker.kill()
-    wait_until(lambda: any("The broker" in each for each in running.api("overview")["problems"]))
-    assert "The broker" in unescape(running.dom())
+    wait_shown(page, lambda: "The broker" in page.text("#status"))
     assert running.api("user/ann")["scales"], "what was read before is still there"
