@@ -231,7 +231,10 @@ def made() -> dict[str, Any]:
         for panel in panels:
             board = board.with_panel(graph(panel) if isinstance(panel, Graph) else number(panel))
     inputs = {"name": "DS_PROMETHEUS", "label": "Prometheus", "type": "datasource", "pluginId": "prometheus"}
-    needs = [{"type": "datasource", "id": "prometheus"}, {"type": "panel", "id": "timeseries"}]
+    needs = [{"type": "grafana", "id": "grafana", "name": "Grafana", "version": "10.1.0"},
+             {"type": "datasource", "id": "prometheus", "name": "Prometheus", "version": "1.0.0"},
+             {"type": "panel", "id": "stat", "name": "Stat", "version": ""},
+             {"type": "panel", "id": "timeseries", "name": "Time series", "version": ""}]  # fmt: skip
     return {"__inputs": [inputs], "__requires": needs} | json.loads(json.dumps(board.build(), cls=JSONEncoder))
 
 

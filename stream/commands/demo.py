@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stream.commands.progress import progress_bar
-from stream.errors import LurmError
+from stream.errors import ConfigInvalid, LurmError
 
 if TYPE_CHECKING:
     from stream.demo import DemoData
@@ -24,6 +24,7 @@ Examples:
   lurm demo
   KAFKA_HOME=/opt/kafka lurm demo
   lurm demo --synthetic --dir /tmp/demo --keep
+  lurm demo --write purchases.jsonl
 """
 _CONSUMER_DEADLINE_S = 60.0
 
@@ -33,12 +34,17 @@ _CONSUMER_DEADLINE_S = 60.0
               help="Where everything goes; what an earlier demo left there is removed.")  # fmt: skip
 @click.option("--synthetic", "made_up", is_flag=True, help="A made-up click-stream instead of real purchases.")
 @click.option("--keep", is_flag=True, help="Leave the broker running until interrupted, to look at what is in it.")
-def demo(folder: Path, *, made_up: bool, keep: bool) -> None:
+@click.option("--write", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Only write the events to FILE (.jsonl or .parquet), to try the other commands with.")  # fmt: skip
+def demo(folder: Path, *, made_up: bool, keep: bool, file: Path | None) -> None:
     """Train on two months of real purchases, stream four through a worker, consume the embeddings.
 
     Starts a broker of its own: the embedded one, or a node of the Apache Kafka that KAFKA_HOME names. Writes
     summary.json, and ends with 1 when a single event is unaccounted for.
     """
+    if file is not None:
+        _write(file, folder, made_up=made_up)
+        return
     from stream.embedded_broker import start_broker  # noqa: PLC0415
 
     start = time.monotonic()
@@ -51,6 +57,20 @@ def demo(folder: Path, *, made_up: bool, keep: bool) -> None:
         click.echo(f"written to {folder / 'summary.json'}")
         if keep:
             _keep(folder.resolve(), broker.brokers)
+
+
+def _write(file: Path, folder: Path, *, made_up: bool) -> None:
+    from lurm_model.datasets import write_events  # noqa: PLC0415 - pyarrow is slow to import
+    from stream.demo import demo_data  # noqa: PLC0415
+
+    if file.suffix not in {".jsonl", ".parquet"}:
+        raise ConfigInvalid(f"--write: a .jsonl or .parquet file is wanted: file={file}")
+    events = demo_data(folder / "cache", _say, made_up=made_up).events
+    try:
+        write_events(events, file)
+    except OSError as error:
+        raise ConfigInvalid(f"cannot write the events: {error.strerror} file={file}") from error
+    click.echo(f"wrote {len(events)} events of {len(events.users)} users to {file}")
 
 
 def _clean(folder: Path) -> Path:
