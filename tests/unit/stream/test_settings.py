@@ -1,5 +1,6 @@
 """Settings come from the environment, then from the file, and wrong ones are named."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from stream.errors import ConfigInvalid
 from stream.settings import App, Settings, State, load, reference
 
 LOGIN = "[kafka]\nsecurity_protocol = 'SASL_SSL'\n"
+
+README = Path(__file__).parents[3] / "README.md"
 
 
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +98,10 @@ def test_a_secret_is_shown_by_nothing_that_shows_settings(monkeypatch: pytest.Mo
     assert shown.exit_code == 0
     assert shown.output.count("value: **********") == len(secrets)
     assert "canary" not in shown.output + repr(load()) + str(load().model_dump()) + load().model_dump_json()
+
+
+def test_the_settings_file_of_the_readme_is_one(tmp_path: Path) -> None:
+    (toml,) = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "lurm.toml").write_text(toml)
+    found = load(tmp_path / "lurm.toml")
+    assert (found.model.bundle, found.state.standbys) == (Path("bundle"), 1)
