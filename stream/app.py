@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import faust
 import torch
-import uvloop
 from faust.stores import STORES
 from faust.transport.drivers import TRANSPORTS
 
@@ -27,6 +26,7 @@ from state.record import PartitionRecord
 from stream.control import ControlReader
 from stream.embedding_record import EmbeddingWriter
 from stream.errors import ConfigInvalid
+from stream.event_loop import LoopPolicy
 from stream.events import EventDecoder, Limits
 from stream.exits import ExitLog
 from stream.fatal import EXIT_FATAL, die
@@ -107,7 +107,7 @@ class Worker:
     def execute(self) -> None:
         """Run until stopped by a signal; ends the process."""
         # The consumer's thread makes a loop of its own, so it is the policy that must be set.
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        asyncio.set_event_loop_policy(LoopPolicy())
         # Before the first recovery, which may hang as any later one.
         self._watchdog.start()
         health = HealthServer(

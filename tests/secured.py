@@ -31,7 +31,7 @@ class SecuredKafka:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("ca", "other-ca"):
-            _make_ca(folder, name)
+            make_ca(folder, name)
         _make_certificate(folder, "server", f"subjectAltName=IP:{HOST}")
         _make_certificate(folder, "client", "extendedKeyUsage=clientAuth")
         _encrypt_key(folder)
@@ -94,14 +94,15 @@ class SecuredKafka:
         }
 
 
-def token() -> str:
-    """An unsigned token of an hour, which Kafka takes where nobody configured a signer."""
-    claims = {"sub": USER, "iat": int(time.time()), "exp": int(time.time()) + 3600, "note": CANARY}
+def token(lasts_s: int = 3600) -> str:
+    """An unsigned token, which Kafka takes where nobody configured a signer, until it has run out."""
+    claims = {"sub": USER, "iat": int(time.time()), "exp": int(time.time()) + lasts_s, "note": CANARY}
     parts = (json.dumps(part).encode() for part in ({"alg": "none"}, claims))
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts) + "."
 
 
-def _make_ca(folder: Path, name: str) -> None:
+def make_ca(folder: Path, name: str) -> None:
+    """A certificate that signs others, with its key beside it."""
     extensions = ["-addext", "keyUsage=critical,keyCertSign", "-addext", "basicConstraints=critical,CA:true"]
     files = ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
     _openssl(folder, "req", "-x509", *_new_key(name), *files, "-days", _DAYS, *extensions)
