@@ -4,17 +4,38 @@ import asyncio
 import json
 import logging
 import re
+import sys
+import urllib.request
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from kafka import KafkaProducer
 
-from stream.security import TokenFile
-from stream.settings import Kafka, Settings, Worker
+from stream.connection import aiokafka_arguments, client_arguments
+from stream.scrape import fetch, value
+from stream.settings import Kafka, Settings, State, Worker
+from stream.soak.check import differences
+from stream.soak.reference import Reference
+from stream.soak.traffic import Sent
+from stream.topics import create_missing
+from stream.worker_process import ChildProcess
 from tests.brokers import fresh_settings
-from tests.secured import CANARY, WAYS_IN, SecuredKafka
+from tests.secured import CANARY, WAYS_IN, SecuredKafka, token
 from tests.security.conftest import Lurm
-from tests.worker.conftest import MakeWorker, refusal
-from tests.workers import Traffic, check_exact, check_published, value_of, wait_applied, worker_settings
+from tests.worker.conftest import MakeWorker, handed_over, refusal
+from tests.workers import (
+    Traffic,
+    check_exact,
+    check_published,
+    second,
+    value_of,
+    wait_applied,
+    wait_until,
+    worker_settings,
+)
 
 DEBUG = Worker(instance="a", log_level="DEBUG")
 
@@ -49,6 +70,84 @@ def test_a_worker_and_all_tools_work_over_scram_and_never_show_the_password(
     assert CANARY not in str(said)
     assert "DEBUG" in worker.output()
     assert CANARY not in worker.output()
+
+
+def test_standbys_snapshots_console_exporter_soak_check_and_repartition_work_over_scram(
+    secured: SecuredKafka, bundle: Path, tmp_path: Path, make_worker: MakeWorker, lurm: Lurm
+) -> None:
+    """What the tools' test leaves out, with the other SCRAM: one life of an application, its workers killed."""
+    settings = settings_of(secured.settings("SCRAM-SHA-256"), tmp_path, bundle)
+    settings = settings.model_copy(update={"state": State(dir=tmp_path / "state-a", standbys=1)})
+    other, out = second(settings), tmp_path / "snapshot"
+    a, b = make_worker(settings).ready(), make_worker(other).ready()
+    handed_over({a: 1, b: 1})
+    traffic = Traffic(settings, seed=9)
+    traffic.send(300)
+    wait_applied(settings, a, b)
+    wait_until(lambda: a.metric("lurm_partitions", role="standby") == 1)
+    wait_until(lambda: a.metric("lurm_standby_lag_rows") == 0, explain=a.output)
+    b.kill()
+    handed_over({a: 2})
+    traffic.send(200)
+    wait_applied(settings, a)
+    said = [lurm(settings, "snapshot", "--out", out), watched(settings, a.port, len(traffic.sent), tmp_path)]
+    a.kill()
+    restored = settings.model_copy(update={"state": State(dir=tmp_path / "state-c")})
+    said.append(lurm(restored, "restore", "--from", out))
+    c = make_worker(restored).ready()
+    traffic.send(100)
+    wait_applied(settings, c)
+    check_exact(settings, traffic.sent)
+    check_published(settings)
+    assert list(differences(settings, Sent(len(traffic.sent), 0, 0, Reference(traffic.sent)))) == []
+    assert c.terminate() == 0
+    app = f"{settings.app.id}x"
+    move = ("repartition", "--to-app", app, "--to-events", f"{app}-events", "--partitions", 3)
+    # Refused until the group has given up a static member.
+    wait_until(lambda: said.append(lurm(settings, *move)) or said[-1][0] == 0, explain=lambda: said[-1])
+    said = [each for each in said if "stop them, and wait" not in each[2]]
+    assert [code for code, _, _ in said] == [0] * len(said), said
+    assert "moved and found equal" in said[-1][1]
+    assert CANARY not in str(said) + a.output() + b.output() + c.output()
+
+
+def watched(settings: Settings, worker_port: int | None, n_events: int, folder: Path) -> tuple[int, str, str]:
+    """How console and exporter end, and what they logged, once both have shown all that was committed."""
+
+    def serving(*command: str) -> ChildProcess:
+        log = folder / f"{command[0]}.log"
+        return ChildProcess(settings, log, (sys.executable, "-m", "stream.cli", *command, "--port", "0")).start()
+
+    worker = ("--worker", f"http://127.0.0.1:{worker_port}")
+    with serving("console", *worker) as console, serving("exporter") as exporter:
+
+        def shown() -> bool:
+            found = get(f"{url_of(console)}/api/overview")
+            applied = sum(each["ledger"]["applied"] for each in found["partitions"] if each["ledger"])
+            users = found["held"]["recent_users"]
+            return applied == n_events and any(
+                get(f"{url_of(console)}/api/user/{user}")["embeddings"] for user in users
+            )
+
+        def counted() -> bool:
+            samples = fetch(f"{url_of(exporter)}/metrics")
+            return value(samples, "lurm_group_committed_offset") >= n_events
+
+        for process, condition in ((console, shown), (exporter, counted)):
+            wait_until(lambda process=process: url_of(process), explain=process.output)
+            wait_until(condition, explain=process.output)
+        return max(console.terminate(), exporter.terminate()), console.output(), exporter.output()
+
+
+def url_of(process: ChildProcess) -> str:
+    """Where it says that it serves; empty before."""
+    found = re.search(r"address=(?:http://)?(127\.0\.0\.1:\d+)$", process.output(), re.MULTILINE)
+    return f"http://{found.group(1)}" if found else ""
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return json.load(answer)
 
 
 @pytest.mark.parametrize("way_in", WAYS_IN[2:])
@@ -108,10 +207,31 @@ def test_a_wrong_password_ca_or_file_is_one_line_without_the_secret(
     assert "the broker refused our login" in refusal(worker, 1)
 
 
-def test_a_token_is_read_again_at_every_connection(tmp_path: Path) -> None:
+def test_a_client_of_either_library_connects_again_with_the_token_that_the_file_holds_then(
+    secured: SecuredKafka, tmp_path: Path, lurm: Lurm
+) -> None:
+    """Last, for it restarts the broker, when the token of the first connections has run out."""
     file = tmp_path / "token"
-    file.write_text("first\n")
-    tokens = TokenFile(file)
-    assert asyncio.run(tokens.token()) == "first"
-    file.write_text("second\n")
-    assert asyncio.run(tokens.token()) == "second"
+    kafka = secured.settings("OAUTHBEARER", oauth_token_file=file)
+    file.write_text(token())
+    settings = fresh_settings(kafka.brokers, kafka=kafka)
+    create_missing(settings)
+    first = token(lasts_s=8)
+    file.write_text(first)
+
+    async def send_before_and_after() -> None:
+        async with AIOKafkaProducer(**aiokafka_arguments(kafka)) as worker_client:
+            with closing(KafkaProducer(**client_arguments(kafka))) as tool_client:
+                await worker_client.send_and_wait(settings.topics.events, b"1")
+                tool_client.send(settings.topics.events, b"1").get(timeout=30)
+                file.write_text(token())
+                secured.broker.stop()
+                await asyncio.sleep(8)
+                secured.broker.start()
+                await worker_client.send_and_wait(settings.topics.events, b"2")
+                tool_client.send(settings.topics.events, b"2").get(timeout=30)
+
+    asyncio.run(send_before_and_after())
+    file.write_text(first)
+    code, _, err = lurm(settings, "topics", "check")
+    assert (code, "the broker refused our login" in err) == (1, True), err
