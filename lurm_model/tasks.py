@@ -60,15 +60,33 @@ def future_tasks(events: Events, cut_ms: int) -> dict[str, Task]:
 
 
 def item_categories(events: Events) -> tuple[Int64, int]:
-    """A category per item, its most widespread token shared with others, else the item itself; and their number."""
-    tokens_of = [attribute_tokens(attributes) for attributes in events.item_attributes]
+    """A category per item, by the attribute that tells events apart best, else the item itself; and their number."""
+    keys = sorted({key for attributes in events.item_attributes for key in attributes})
+    found = max((_categories(events, key) for key in keys), key=lambda category: _split(events, category), default=None)
+    if found is None or _split(events, found) == 0:
+        found = np.arange(len(events.items))
+    return found, int(found.max()) + 1
+
+
+def _categories(events: Events, key: str) -> Int64:
+    """An item's category is its most widespread value of one attribute; an item without is its own."""
+    tokens_of = [attribute_tokens({key: found[key]} if key in found else {}) for found in events.item_attributes]
     count = Counter(token for tokens in tokens_of for token in tokens)
     names = [
         max(tokens, key=lambda token: (count[token], token)) if tokens else f"item {item}"
         for item, tokens in zip(events.items, tokens_of, strict=True)
     ]
-    values, category = np.unique(np.array(names), return_inverse=True)
-    return category.astype(np.int64), len(values)
+    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+
+
+def _split(events: Events, category: Int64) -> float:
+    """How much the categories that are asked about, and the rest, say of an event: their entropy.
+
+    A value that all items share says nothing, and next to nothing do values of one item each.
+    """
+    size = np.sort(np.bincount(category[events.item], weights=events.weight))[::-1]
+    share = np.append(size[:PREFERENCES], size[PREFERENCES:].sum()) / size.sum()
+    return float(-(share[share > 0] * np.log(share[share > 0])).sum())
 
 
 def eligible(events: Events, cut_ms: int) -> Int64:

@@ -8,7 +8,7 @@ from lurm_model.bundle import Bundle
 from lurm_model.datasets import synthetic
 from lurm_model.evaluate import Questions, by_history, evaluate, item_interests
 from lurm_model.events import Events, UserLabels
-from lurm_model.tasks import default_cut, eligible, event_tasks, future_tasks, ta_feng_tasks
+from lurm_model.tasks import default_cut, eligible, event_tasks, future_tasks, item_categories, ta_feng_tasks
 from state.periods import MS_PER_DAY
 
 
@@ -45,6 +45,27 @@ def test_the_future_is_churn_and_preference_after_the_cut() -> None:
     assert tasks["churn"].labels.tolist() == [[True], [False]]
     assert tasks["preference"].labels[:, 0].tolist() == [False, True]
     assert eligible(dataclasses.replace(tiny(), user=np.zeros(4, np.int64)), 2**60).tolist() == []
+
+
+def items_with(**attributes: list[str]) -> Events:
+    """One event of each item; the attributes' values, item by item."""
+    n = len(next(iter(attributes.values())))
+    names = [{key: [values[i]] for key, values in attributes.items() if values[i]} for i in range(n)]
+    one = np.ones(n, np.int64)
+    return Events(0 * one, np.arange(n), 0 * one, one, ["a"], [f"i{i}" for i in range(n)], names)
+
+
+def test_preference_is_asked_of_the_attribute_that_tells_items_apart() -> None:
+    n = 400
+    kind, half, sku = ([str(i % k) for i in range(n)] for k in (8, 2, n))
+    category, found = item_categories(items_with(shop=["x"] * n, kind=kind, sku=sku, half=half))
+    assert found == 8
+    assert all(len(set(category[k::8].tolist())) == 1 for k in range(8))
+
+
+def test_preference_is_asked_of_items_where_no_attribute_tells_them_apart() -> None:
+    assert item_categories(items_with(shop=["x"] * 5))[0].tolist() == [0, 1, 2, 3, 4]
+    assert item_categories(items_with(shop=[""] * 5))[1] == 5
 
 
 def test_ta_feng_asks_for_age_only_where_it_is_known() -> None:
