@@ -60,9 +60,8 @@ class IncrementalEncoder(Encoder):
         self.windowed = len(self.scales) > 1
         n_state, n_sums = config.n_recurrent * config.d_anchor, config.n_sums * config.d_anchor
         self._widths = [len(self.scales) * n_state, (len(self.scales) - 1) * n_state, n_sums]
-        precision = "bfloat16" if self._on_cuda else "float32"
         # Not the model's id: items new to the codebook change no vector, and so no cache.
-        tag = content_id(str(VERSION).encode(), bundle.space_id.encode(), precision.encode())
+        tag = content_id(str(VERSION).encode(), bundle.space_id.encode(), self.device.split(":")[0].encode())
         self.shape = CacheShape(bytes.fromhex(tag), len(self.scales), sum(self._widths))
 
     def advance(self, caches: Caches, rows: Rows) -> tuple[NDArray[np.float32], Caches]:
@@ -75,7 +74,7 @@ class IncrementalEncoder(Encoder):
         if np.any(newest == NONE):
             raise StoreCorrupt("a user has rows and no day: wipe the partition's folder, its changelog restores it")
         users = np.flatnonzero(caches.closed_day != newest - 1)
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self._on_cuda):
+        with torch.inference_mode():
             if len(users):
                 place = np.full(len(caches), -1)
                 place[users] = np.arange(len(users))

@@ -1,7 +1,7 @@
 """How SMEN learns: epochs of batches of users, Adam, a held-out share of the users that says when to stop.
 
 Every epoch draws from a generator of its own, so that a training taken up at a checkpoint goes on as if it had never
-been interrupted. On CUDA the forward pass runs in bfloat16, on the CPU all is float32.
+been interrupted. On CUDA the forward pass but for the recurrences runs in bfloat16, on the CPU all is float32.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """The time aggregation module: a causal recurrence per recurrent anchor over a scale's non-empty periods.
 
 Causal on purpose: the state after the last closed period is all that the past has to say, so it can be cached.
+Outside autocast on purpose: cuDNN's recurrences run in float16 there whatever type is asked for, and overflow.
 """
 
 import torch
@@ -39,15 +40,17 @@ class TimeAggregation(nn.Module):
             return states
         before, last = states[sequences.users], []
         for r, cell in enumerate(self.cells):
-            steps = PackedSequence(inputs[sequences.packed, r], sequences.batch_sizes)
-            _, hidden = cell(steps, before[None, :, r].contiguous())
-            last.append(hidden[0].to(states.dtype))
+            steps = PackedSequence(inputs[sequences.packed, r].float(), sequences.batch_sizes)
+            with torch.autocast(inputs.device.type, enabled=False):
+                _, hidden = cell(steps, before[None, :, r].contiguous())
+            last.append(hidden[0])
         return states.index_copy(0, sequences.users, torch.stack(last, dim=1))
 
     def step(self, inputs: Tensor, states: Tensor) -> Tensor:
         """The states after one period of every user. **Shapes**: inputs [n, R, H + N_FEATURES], float32[n, R, H]."""
-        last = [
-            cell(inputs[None, :, r].contiguous(), states[None, :, r].contiguous())[1][0]
-            for r, cell in enumerate(self.cells)
-        ]
-        return torch.stack(last, dim=1).to(states.dtype)
+        with torch.autocast(inputs.device.type, enabled=False):
+            last = [
+                cell(inputs[None, :, r].float().contiguous(), states[None, :, r].contiguous())[1][0]
+                for r, cell in enumerate(self.cells)
+            ]
+        return torch.stack(last, dim=1)

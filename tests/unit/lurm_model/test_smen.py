@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 import torch
 
 from lurm_model.anchors import Anchors
 from lurm_model.bundle import Bundle
 from lurm_model.collate import N_FEATURES, collate
+from lurm_model.config import SmenConfig
 from lurm_model.scales import MultiScale
 from lurm_model.time_aggregation import TimeAggregation
 from state.bags import Bags, sum_pairs
@@ -73,3 +75,32 @@ def test_nobody_and_nothing_is_fine(bundle: Bundle) -> None:
     with torch.inference_mode():
         smen = bundle.smen()
         assert smen(batch, smen.table()).abs().max() == 0
+
+
+CUDA = pytest.param(
+    "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")]
+)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_autocast_leaves_the_recurrence_in_float32(device: str) -> None:
+    torch.manual_seed(4)
+    time = TimeAggregation(n_recurrent=2, d_anchor=4).to(device)
+    two, one = np.arange(2), np.ones(2, np.uint32)
+    periods = ScaleBags(0 * two, two, sum_pairs(two, two.astype(np.uint32), one, 2))
+    config = SmenConfig(3, 4, 1, ("day",), n_anchors=2, n_recurrent=2, d_anchor=4)
+    batch = collate({"day": periods}, 1, config, np.ones(3, np.float32)).scales["day"].to(device)
+    # Next to nothing is left of gradients this small in float16.
+    values = (1e-4 * torch.randn(2, 2, 4, device=device)).requires_grad_()
+
+    def outcome(cast: bool) -> list[torch.Tensor]:
+        with torch.autocast(device, torch.bfloat16, enabled=cast):
+            states = time(values, batch, 1)
+            once = time.step(time.inputs(values, batch.norm_sq, batch.features)[:1], states)
+        return [states, once, *torch.autograd.grad(1e-6 * (states.sum() + once.sum()), values)]
+
+    plain, cast = outcome(cast=False), outcome(cast=True)
+    assert float(plain[2].abs().max()) > 0
+    for expected, found in zip(plain, cast, strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
