@@ -26,7 +26,8 @@ from lurm_model.errors import BundleError
 from lurm_model.smen import Smen
 from state.periods import Scale
 
-FORMAT_VERSION = 1
+# 2: days after the training's last are read as the last.
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 CODEBOOK = "codebook.safetensors"
 VOCABULARY = "vocabulary.json"

@@ -132,8 +132,11 @@ def _features(periods: ScaleBags, norm_sq: Float64, scale: Scale, config: SmenCo
 
 
 def dates(period: Int64, scale: Scale, config: SmenConfig) -> Int64:
-    """How many of the scale's periods these lie after the training data's last."""
-    return period - int(scale.of_day(np.asarray([config.reference_day], np.int64))[0])
+    """How many of the scale's periods these lie before the training data's last, as 0 or less.
+
+    What is later counts as the last: no training saw a later date, so none must reach the recurrence.
+    """
+    return np.minimum(period - int(scale.of_day(np.asarray([config.reference_day], np.int64))[0]), 0)
 
 
 def period_features(
@@ -141,12 +144,12 @@ def period_features(
 ) -> Float32:
     """What a period says beside its bag: that it is known, and logs of its weight, gap, volume, breadth and date.
 
-    **Shapes**: [k] each -> float32[k, N_FEATURES]. The date is signed: without a clock this is how the recurrence tells
-    an old life from a recent one. The first period's gap is 0.
+    **Shapes**: [k] each -> float32[k, N_FEATURES]. The date is never positive (`dates`): without a clock this is how
+    the recurrence tells an old life from a recent one. The first period's gap is 0.
     """
-    logs = [norm_sq, gap, n_events, n_distinct, np.abs(date)]
+    logs = [norm_sq, gap, n_events, n_distinct, -date]
     columns = np.stack([norm_sq > 0, *(np.log1p(column) for column in logs)], axis=1)
-    columns[:, -1] *= np.sign(date)
+    columns[:, -1] *= -1
     return columns.astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """The hidden caches of users: what an encoder knows of all days up to a closed one, so that only newer rows are read.
 
 Value, little-endian: the fields of `CacheShape.dtype`, the tag first, then the pairs (interest uint32, count uint32)
-of the open bags, scale by scale. The tag names format, model and precision; a cache with another tag is none. Caches
+of the open bags, scale by scale. The tag names format, model and device; a cache with another tag is none. Caches
 can be derived from the rows, so they are in no changelog, and their format may change without notice.
 """
 
@@ -16,7 +16,7 @@ from state.bags import Bags, concat
 from state.periods import Int64
 from state.rows import PAIR
 
-VERSION: Final = 1
+VERSION: Final = 2
 # Neither a day nor a period: the user has no cache, the scale has no such period.
 NONE: Final = int(np.iinfo(np.int64).min)
 _TAG_BYTES: Final = 8

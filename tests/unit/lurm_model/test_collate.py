@@ -44,7 +44,7 @@ def test_features_say_weight_gap_volume_breadth_and_date_of_each_period() -> Non
             np.log1p([0, 4, 13, 0]),
             np.log1p([5, 1, 1, 4]),
             np.log1p([2, 1, 1, 1]),
-            [-np.log1p(15), -np.log1p(11), np.log1p(2), 0],
+            [-np.log1p(15), -np.log1p(11), 0, 0],
         ],
         axis=1,
     )
