@@ -35,14 +35,13 @@ def baseline_features(events: Events, interest: Int64, cut_ms: int, width: int, 
     bag = raw_bag(events, interest[events.item], int(interest.max()) + 1)
     vectors = item_vectors(events, seed)
     sized = sized_features(events, items, vectors, width, seed)
-    mean = mean_pooling(events, vectors)
     return {
         "bag": lambda: bag,
         "item_bag": lambda: items,
         **{f"svd_{rank}": partial(sized["svd"], rank) for rank in sorted({*SVD_RANKS, width})},
         **{name: partial(sized[name], width) for name in ("random_projection", "sketch")},
-        "mean_pooling": lambda: mean,
-        "mean_pooling_rf": lambda: np.concatenate([mean, recency_frequency(events, cut_ms)], axis=1),
+        "mean_pooling": lambda: mean_pooling(events, vectors),
+        "mean_pooling_rf": lambda: mean_pooling_rf(events, vectors, cut_ms),
     }
 
 
@@ -90,6 +89,11 @@ def mean_pooling(events: Events, vectors: Float32) -> Float32:
     return np.asarray((counts @ vectors) / total, np.float32)
 
 
+def mean_pooling_rf(events: Events, vectors: Float32, cut_ms: int) -> Float32:
+    """The same beside recency and frequency."""
+    return np.concatenate([mean_pooling(events, vectors), recency_frequency(events, cut_ms)], axis=1)
+
+
 def sketch(events: Events, vectors: Float32, width: int, seed: int) -> Float32:
     """How often a user was in every bucket of several random partitions of the item space, float32[n_users, <= width].
 
@@ -118,7 +122,7 @@ def recency_frequency(events: Events, cut_ms: int) -> Float32:
     active = np.unique(np.stack([events.user, day_of(events.ts_ms), week]), axis=1)
     days = np.zeros((n_users, WEEKS), np.float64)
     np.add.at(days, (active[0], active[2]), 1)
-    last, first = np.full(n_users, age.max() + 1), np.zeros(n_users, np.int64)
+    last, first = np.full(n_users, age.max(initial=0) + 1), np.zeros(n_users, np.int64)
     np.minimum.at(last, events.user, age)
     np.maximum.at(first, events.user, age)
     others = [last, np.log1p(last), first, np.log1p(days.sum(1))]

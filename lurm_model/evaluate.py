@@ -1,12 +1,12 @@
 """Frozen embeddings under a light classifier, side by side with the baselines: same users, same splits, same probe."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lurm_model.baselines import baseline_features, item_vectors, raw_bag, sized_features
+from lurm_model.baselines import baseline_features, item_vectors, mean_pooling_rf, raw_bag, sized_features
 from lurm_model.bundle import Bundle
 from lurm_model.coles import coles_features
 from lurm_model.encoder import Encoder, choose_device
@@ -83,17 +83,18 @@ def item_interests(bundle: Bundle, events: Events) -> Int64:
 
 def evaluate(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Report:
     """Every model's answers to every task."""
-    models = _models(bundle, questions, progress)
+    made = models(bundle, questions, progress)
     report = Report.of_tasks(questions.tasks)
-    for done, (name, make) in enumerate(models.items()):
-        progress("probes", done, len(models))
+    for done, (name, make) in enumerate(made.items()):
+        progress("probes", done, len(made))
         features = make()
         report.add(name, features.shape[1], questions.probe(features))
-    progress("probes", len(models), len(models))
+    progress("probes", len(made), len(made))
     return report
 
 
-def _models(bundle: Bundle, questions: Questions, progress: Progress) -> dict[str, Callable[[], Any]]:
+def models(bundle: Bundle, questions: Questions, progress: Progress) -> dict[str, Callable[[], Any]]:
+    """How to make every model's features, by name: one row per user."""
     before = questions.before
     progress("baselines", 0, 1)
     interest = item_interests(bundle, before)
@@ -110,13 +111,15 @@ def _models(bundle: Bundle, questions: Questions, progress: Progress) -> dict[st
     }
 
 
-def by_size(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Iterator[Point]:
+def by_size(
+    bundle: Bundle, questions: Questions, progress: Progress = silent, anchors: Sequence[int] = ANCHORS
+) -> Iterator[Point]:
     """Models of several sizes; SMEN is trained anew for every number of anchors."""
     before, d_anchor = questions.before, bundle.config.d_anchor
     bag = raw_bag(before, before.item, len(before.items))
-    baselines = sized_features(before, bag, item_vectors(before, seed=0), d_anchor * max(ANCHORS), seed=0)
-    for done, n_anchors in enumerate(ANCHORS):
-        progress("by size", done, len(ANCHORS))
+    baselines = sized_features(before, bag, item_vectors(before, seed=0), d_anchor * max(anchors), seed=0)
+    for done, n_anchors in enumerate(anchors):
+        progress("by size", done, len(anchors))
         same = n_anchors == bundle.config.n_anchors
         model = bundle if same else _with_anchors(bundle, before, n_anchors, progress)
         width = n_anchors * d_anchor
@@ -124,18 +127,21 @@ def by_size(bundle: Bundle, questions: Questions, progress: Progress = silent) -
         for name, make in baselines.items():
             features = make(width)
             yield Point(name, features.shape[1], questions.probe(features))
-    progress("by size", len(ANCHORS), len(ANCHORS))
+    progress("by size", len(anchors), len(anchors))
 
 
 def by_history(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Iterator[Point]:
-    """SMEN when it sees no more than the last days before the cut: what a whole life is worth."""
+    """SMEN and its peers when they see no more than the last days before the cut: what a whole life is worth."""
     before = questions.before
+    interest, vectors = item_interests(bundle, before), item_vectors(before, seed=0)
     life_days = int(day_of(np.array([questions.cut_ms - 1]))[0] - day_of(before.ts_ms[:1])[0]) + 1
     spans = sorted({min(days or life_days, life_days) for days in HISTORY_DAYS})
     for done, days in enumerate(spans):
         progress("by history", done, len(spans))
         seen = before.where(before.ts_ms >= questions.cut_ms - days * MS_PER_DAY)
         yield Point("smen", days, questions.probe(_flat(bundle, seen)))
+        yield Point("bag", days, questions.probe(raw_bag(seen, interest[seen.item], bundle.config.n_interests)))
+        yield Point("mean_pooling_rf", days, questions.probe(mean_pooling_rf(seen, vectors, questions.cut_ms)))
     progress("by history", len(spans), len(spans))
 
 

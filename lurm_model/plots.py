@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, one panel per task; matplotlib is an extra and imported only here."""
+"""Pictures of an evaluation, a panel per task, and their figures in a table; matplotlib, an extra, is imported here."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 def plot(points: Sequence[Point], x_label: str, path: Path) -> None:
-    """AUC of every task against x, a line per model with its spread.
+    """AUC of every task against x, a line per model with its spread; the same as a table beside it (``.md``).
 
     **Raises** `PlotsUnavailable` without matplotlib: say how to get it.
     """
@@ -35,6 +35,14 @@ def plot(points: Sequence[Point], x_label: str, path: Path) -> None:
     figure.axes[0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+    path.with_suffix(".md").write_text(to_markdown(points, x_label), encoding="utf-8")
+
+
+def to_markdown(points: Sequence[Point], x_label: str) -> str:
+    """The points as a table in Markdown."""
+    rows = [[point.model, f"{point.x:,}", *(str(cell) for cell in point.cells.values())] for point in points]
+    head = ["model", x_label, *points[0].cells]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
 
 
 def require() -> None:

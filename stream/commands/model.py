@@ -133,7 +133,7 @@ def train(
 @click.option("--bundle", "folder", type=PATH, metavar="DIR", help=BUNDLE_HELP)
 @click.option("--json", "json_path", type=PATH, metavar="FILE", help="Also write the table as JSON.")
 @click.option("--markdown", type=PATH, metavar="FILE", help="Also write the table in Markdown.")
-@click.option("--plots", type=PATH, metavar="DIR", help="Also draw AUC against size and history; trains more models.")
+@click.option("--plots", type=PATH, metavar="DIR", help="Also AUC by size and by history, as pictures and tables.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many random splits.")
 @click.option("--cache", type=PATH, default=CACHE, show_default=True, metavar="DIR", help="Where downloads stay.")
 @click.pass_obj

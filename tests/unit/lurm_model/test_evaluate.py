@@ -6,7 +6,7 @@ import pytest
 from lurm_model.baselines import baseline_features, raw_bag, recency_frequency
 from lurm_model.bundle import Bundle
 from lurm_model.datasets import synthetic
-from lurm_model.evaluate import Questions, by_history, evaluate, item_interests
+from lurm_model.evaluate import Questions, by_history, by_size, evaluate, item_interests
 from lurm_model.events import Events, UserLabels
 from lurm_model.tasks import default_cut, eligible, event_tasks, future_tasks, item_categories, ta_feng_tasks
 from state.periods import MS_PER_DAY
@@ -103,9 +103,22 @@ def test_a_longer_history_tells_more(bundle: Bundle) -> None:
     events, labels = synthetic(n_users=400, n_items=200, n_groups=3, n_days=60, seed=7)
     cut_ms = default_cut(events)
     tasks = {"group": event_tasks(events, labels, cut_ms)["group"]}
-    points = list(by_history(bundle, Questions(events, tasks, cut_ms, n_seeds=2)))
+    found = list(by_history(bundle, Questions(events, tasks, cut_ms, n_seeds=2)))
+    assert {point.model for point in found} == {"smen", "bag", "mean_pooling_rf"}
+    points = [point for point in found if point.model == "smen"]
     assert [point.x for point in points] == [7, 14, 28, 45]
     assert points[-1].cells["group"].auc > points[0].cells["group"].auc + 0.05
+
+
+def test_models_of_every_size_are_asked_the_same(bundle: Bundle) -> None:
+    events, labels = synthetic(n_users=200, n_items=200, n_groups=3, seed=7)
+    cut_ms = default_cut(events)
+    tasks = {"group": event_tasks(events, labels, cut_ms)["group"]}
+    points = list(by_size(bundle, Questions(events, tasks, cut_ms, n_seeds=1), anchors=(2, 10)))
+    peers = {"smen", "svd", "random_projection", "sketch"}
+    assert {(point.model, point.x > 128) for point in points} == {(name, large) for name in peers for large in (0, 1)}
+    assert [point.x for point in points if point.model == "smen"] == [128, 640]
+    assert min(point.cells["group"].auc for point in points if point.model == "smen") > 0.7
 
 
 def test_features_see_nothing_after_the_cut(bundle: Bundle) -> None:

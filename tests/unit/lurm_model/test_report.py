@@ -40,3 +40,7 @@ def test_a_plot_has_a_panel_per_task_and_a_line_per_model(report: Report, tmp_pa
     points = [Point(model, x, cells) for model in ("smen", "svd") for x in (64, 640)]
     plot(points, "numbers per user", tmp_path / "new" / "size.png")
     assert (tmp_path / "new" / "size.png").read_bytes().startswith(b"\x89PNG")
+    lines = (tmp_path / "new" / "size.md").read_text().splitlines()
+    assert lines[0] == "| model | numbers per user | churn | age |"
+    assert lines[2] == "| smen | 64 | 0.700 ± 0.010 | 0.600 ± 0.010 |"
+    assert len(lines) == 6
