@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tests.bench import ablation, disk, encode, freshness, ingest, restore
+from tests.bench import ablation, disk, encode, freshness, ingest, restore, robustness
 from tests.bench.machine import describe
 from tests.brokers import kafka_home
 
@@ -23,8 +23,9 @@ BENCHMARKS = {
 
 def main() -> int:
     """Run and print; 1 when something asked for cannot run here."""
-    if sys.argv[1:2] == ["ablation"]:
-        return ablation.main(sys.argv[2:])
+    for name, main_of in (("ablation", ablation.main), ("robustness", robustness.main)):
+        if sys.argv[1:2] == [name]:
+            return main_of(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)} (all)")
     parser.add_argument("--events", type=int, default=1_000_000, help="events or rows per run (1000000)")

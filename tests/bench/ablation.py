@@ -56,19 +56,26 @@ OPTIONS = TrainOptions()
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is changed: the configuration, the codebook, the start, the objective, what of the result is read."""
+    """What is changed: the configuration, the codebook, the start, the objective, what of the result is read.
+
+    ``trained_share`` is of the time before the cut: what a bundle is worth when it has grown old.
+    """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     codebook: TrainOptions = OPTIONS
     start: Callable[[Smen], None] = _as_it_is
     weights: Weights = WEIGHTS
     epochs: int | None = None
+    seed: int = 0
+    trained_share: float = 1.0
     read: tuple[int | None, int | None] = (None, None)
 
 
 SUMS = SmenConfig(1, 1, 0).n_sums
 VARIANTS = {
     "base": Variant(),
+    "base, another seed": Variant(seed=1),
+    "base, a third seed": Variant(seed=2),
     "sums only, read from base": Variant(read=(None, SUMS)),
     "recurrent only, read from base": Variant(read=(SUMS, None)),
     "start, no training": Variant(epochs=0),
@@ -89,7 +96,10 @@ VARIANTS = {
     "scales day, week, month": Variant({"scales": ("day", "week", "month")}),
     "1,000 interests": Variant(codebook=TrainOptions(n_interests=1_000)),
     "3,000 interests": Variant(codebook=TrainOptions(n_interests=3_000)),
+    # As many clusters as there are different item vectors.
+    "items as interests": Variant(codebook=TrainOptions(n_interests=1_000_000)),
     "epochs=6": Variant(epochs=6),
+    "trained on the first third of the time": Variant(trained_share=1 / 3),
 }
 
 
@@ -112,19 +122,25 @@ def run(arguments: Namespace) -> None:
     names = arguments.only.split(";") if arguments.only else list(VARIANTS)
     report = Report.of_tasks(questions.tasks)
     trained: dict[str, np.ndarray] = {}
-    codebooks: dict[TrainOptions, Codebook] = {}
-    before = questions.before.compact()
+    codebooks: dict[tuple[TrainOptions, float], Codebook] = {}
     for name in names:
         variant = VARIANTS[name]
-        if variant.codebook not in codebooks:
-            codebooks[variant.codebook] = make_codebook(before, variant.codebook, silent)[0]
+        before, made_from = _first(questions.before, variant.trained_share), (variant.codebook, variant.trained_share)
+        if made_from not in codebooks:
+            codebooks[made_from] = make_codebook(before, variant.codebook, silent)[0]
         key = repr(replace(variant, read=(None, None)))
         if key not in trained:
-            trained[key] = _vectors(variant, codebooks[variant.codebook], before, questions.before)
+            trained[key] = _vectors(variant, codebooks[made_from], before, questions.before)
         vectors = trained[key][:, slice(*variant.read)].reshape(len(questions.events.users), -1)
         report.add(name, vectors.shape[1], questions.probe(vectors))
         print(" | ".join(report.rows()[-1]), flush=True)
     print(report.to_markdown())
+
+
+def _first(events: Events, share: float) -> Events:
+    """The events of the first share of their time."""
+    first, last = int(events.ts_ms.min()), int(events.ts_ms.max())
+    return events.where(events.ts_ms <= first + share * (last - first)).compact()
 
 
 def _questions(arguments: Namespace) -> Questions:
@@ -142,12 +158,12 @@ def _vectors(variant: Variant, codebook: Codebook, before: Events, all_users: Ev
     d_item = codebook.centroids.shape[1]
     plain = SmenConfig(codebook.n_interests, d_item, reference_day, d_anchor=d_item)
     config = replace(plain, **variant.config)
-    smen = start_smen(config, codebook, seed=0)
+    smen = start_smen(config, codebook, variant.seed)
     variant.start(smen)
     blank = Bundle.build(config, codebook, {}, {}, {})
     interest = item_interests(blank, before)
     rows = day_rows(before.user, before.ts_ms, interest[before.item], before.weight)
-    options = LearnOptions(variant.epochs, seed=0, device=choose_device("auto"), weights=variant.weights)
+    options = LearnOptions(variant.epochs, variant.seed, device=choose_device("auto"), weights=variant.weights)
     learn(smen, rows, codebook.idf, options, silent)
     weights = {name: tensor.detach().numpy() for name, tensor in smen.state_dict().items()}
     return encode_events(Bundle.build(config, codebook, weights, {}, {}), all_users)
