@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tests.bench import ablation, disk, encode, freshness, ingest, restore, robustness
+from tests.bench import ablation, clustering, disk, encode, freshness, ingest, restore, robustness
 from tests.bench.machine import describe
 from tests.brokers import kafka_home
 
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "snapshot": (restore.run_snapshot, False),
     "disk": (disk.run, False),
     "life": (disk.run_life, False),
+    "clustering": (clustering.run, False),
 }
 
 
