@@ -59,7 +59,7 @@ class LearnOptions:
 
 
 def learn(smen: Smen, rows: Rows, idf: Float32, options: LearnOptions, progress: Progress) -> History:
-    """Train in place; what every epoch's loss and held-out indicators were."""
+    """Train in place; what every epoch's loss and indicators were, and its held-out loss if enough users are there."""
     learner = _Learner(smen, rows, idf, options)
     learner.resume()
     while not learner.finished:
@@ -122,14 +122,20 @@ class _Learner:
 
     @torch.no_grad()
     def _check(self) -> dict[str, float]:
-        """The mean loss of the held-out users, on the same views every time, and the contrast's indicators."""
-        if not len(self._held_out):
+        """The mean loss of the held-out users and the contrast's indicators, on the same views every time.
+
+        Where nobody is held out, the indicators are those of a batch of the users who are learned from.
+        """
+        users = self._held_out if len(self._held_out) else self._users[:BATCH_USERS]
+        if len(users) < 2:
             return {}
         self._objective.eval()
         rng = np.random.default_rng(self._options.seed)
-        views = epoch_views(self._rows, self._held_out, BATCH_USERS, self._reader, rng)
-        results = [self._forward(view) for view in views]
-        return {"held_out": float(np.mean([float(loss) for loss, _, _ in results]))} | indicators(*results[0][1:])
+        results = [self._forward(view) for view in epoch_views(self._rows, users, BATCH_USERS, self._reader, rng)]
+        found = indicators(*results[0][1:])
+        if not len(self._held_out):
+            return found
+        return {"held_out": float(np.mean([float(loss) for loss, _, _ in results]))} | found
 
     def _forward(self, views: Views) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         device = self._options.device

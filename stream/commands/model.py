@@ -265,12 +265,15 @@ def _refusals() -> "Iterator[None]":
 
 @contextlib.contextmanager
 def _progress() -> "Iterator[Progress]":
-    """Bars on a terminal, one per stage; silence otherwise."""
+    """Bars on a terminal, one per stage; elsewhere a line on stderr for each stage that is over."""
     from rich.console import Console  # noqa: PLC0415  # only where something is shown
     from rich.progress import Progress as Bars  # noqa: PLC0415
 
-    stages: dict[str, Any] = {}
-    with Bars(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as bars:
+    console, stages = Console(stderr=True), dict[str, Any]()
+    if not console.is_terminal:
+        yield lambda stage, done, total: click.echo(stage, err=True) if done == total else None
+        return
+    with Bars(console=console) as bars:
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in stages:

@@ -31,6 +31,7 @@ def test_train_writes_a_bundle_that_loads(events_file: Path, tmp_path: Path) -> 
     result = run(train, "--events", events_file, "--out", out, "--interests", 20, "--epochs", 0)
     assert result.exit_code == 0, result.output
     assert f"model_id={Bundle.load(out).model_id}" in result.output
+    assert result.stderr.splitlines() == ["reading", "item vectors", "k-means"]
     assert Bundle.load(out).codebook.n_clusters == 20
 
 

@@ -86,6 +86,17 @@ def test_epochs_that_are_given_are_done_exactly_and_else_as_many_as_make_enough_
     assert len(history.get("loss", [])) == done
 
 
+def test_where_nobody_is_held_out_the_indicators_are_still_there(rows: Rows, bundle: Bundle) -> None:
+    said: list[str] = []
+    told = LearnOptions(40, seed=5)
+    history = train_smen(bundle.codebook, bundle.config, rows, told, lambda stage, *_: said.append(stage))[1]
+    assert set(history) == {"loss", "alignment", "uniformity", "rank"}
+    assert {len(values) for values in history.values()} == {40}
+    assert all(np.isfinite(values).all() for values in history.values())
+    last = said[-1]
+    assert last == f"epoch 40: {' '.join(f'{name}={values[-1]:.3f}' for name, values in history.items())}"
+
+
 def test_trainings_share_a_folder_of_checkpoints_and_keep_out_of_each_others_way(tmp_path: Path) -> None:
     events, _ = synthetic(n_users=110, n_items=110, n_days=10, seed=2)
     options = TrainOptions(n_interests=30, epochs=0, checkpoint=tmp_path)
