@@ -35,7 +35,8 @@ class ItemPrediction(nn.Module):
 
         **Shapes**: flat [n, M * H], vectors [c, H] of the candidates int64[c] -> scalar, 0 if nobody had.
         """
-        logits = torch.log_softmax(linear(self.head(flat), vectors, self.bias[candidates]).float(), dim=1)
+        logits = linear(self.head(flat), vectors, self.bias[candidates]).to(self.bias.dtype)
+        logits = torch.log_softmax(logits, dim=1)
         total = -(logits[targets.user, targets.candidate] * targets.share).sum()
         return total / targets.share.sum().clamp_min(1)
 
@@ -52,9 +53,9 @@ class VolumePrediction(nn.Module):
 
     def forward(self, flat: Tensor, volume: Tensor) -> Tensor:
         """**Shapes**: flat [n, M * H], volume float32[n], 0 for whoever stays away -> scalar."""
-        score = self.head(flat).float()
+        score = self.head(flat).to(self.head.weight.dtype)
         score = score - score.mean(dim=0)
-        back, amount = (volume > 0).float(), torch.log1p(volume)
+        back, amount = (volume > 0).to(score.dtype), torch.log1p(volume.to(score.dtype))
         share = torch.logit(back.mean().clamp(0.02, 0.98))
         amount = (amount - amount.mean()) / amount.std().clamp_min(1e-3)
         loss: Tensor = binary_cross_entropy_with_logits(score[:, 0] + share, back) + mse_loss(score[:, 1], amount) / 2

@@ -96,5 +96,5 @@ def _localise(views: Views) -> tuple[Tensor, Views]:
 def _targets(batch: Batch, life: str) -> Targets:
     scale = batch.scales[life]
     user = torch.repeat_interleave(torch.arange(batch.n_users, device=scale.indices.device), scale.life_offsets.diff())
-    total = torch.zeros(batch.n_users, device=user.device).index_add_(0, user, scale.weights)
+    total = scale.weights.new_zeros(batch.n_users).index_add_(0, user, scale.weights)
     return Targets(user, scale.indices, scale.weights / total[user])

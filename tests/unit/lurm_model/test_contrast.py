@@ -45,6 +45,18 @@ def test_the_volume_of_a_batch_counts_only_against_the_rest_of_it() -> None:
     assert float(unknowing) == pytest.approx(np.log(2) + 5 / 12, rel=1e-4)
 
 
+def test_indicators_equal_their_definitions(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(2, 9, 4)) + np.array([3, 0, 0, 0])
+    found = indicators(torch.from_numpy(a), torch.from_numpy(b))
+    na, nb = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    assert found["alignment"] == pytest.approx(np.mean([((x - y) ** 2).sum() for x, y in zip(na, nb, strict=True)]))
+    apart = [((na[i] - na[j]) ** 2).sum() for i in range(9) for j in range(i)]
+    assert found["uniformity"] == pytest.approx(np.log(np.mean(np.exp(-2 * np.array(apart)))), rel=1e-5)
+    share = np.linalg.eigvalsh(np.cov(na.T))
+    share = share / share.sum()
+    assert found["rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-4)
+
+
 def test_indicators_tell_views_that_meet_from_vectors_that_collapse() -> None:
     torch.manual_seed(0)
     spread, collapsed = torch.randn(64, 16), torch.ones(64, 16) + 0.01 * torch.randn(64, 1)

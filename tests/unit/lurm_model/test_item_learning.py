@@ -90,6 +90,24 @@ def test_an_item_without_a_vector_of_its_own_gets_none(rng: np.random.Generator)
     np.testing.assert_allclose(embedding.vectors()[3], token / np.linalg.norm(token), rtol=1e-5)
 
 
+def test_the_loss_of_pairs_is_info_nce_corrected_for_popularity_and_the_pull_to_the_start(
+    rng: np.random.Generator,
+) -> None:
+    embedding = start_of(walks(rng, tokens=True))
+    with torch.no_grad():
+        embedding.own.add_(0.1 * torch.randn(embedding.own.shape, generator=torch.Generator().manual_seed(0)))
+    a, b = rng.integers(0, N_ITEMS, (2, 12))
+    popularity, vectors = rng.normal(-3, 2, N_ITEMS), embedding.vectors().astype(np.float64)
+    losses = []
+    for i in range(12):
+        others = [j for j in range(12) if j == i or b[j] not in (a[i], b[i])]
+        logits = {j: vectors[a[i]] @ vectors[b[j]] / 0.2 - 0.25 * popularity[b[j]] for j in others}
+        losses.append(np.log(np.sum(np.exp(list(logits.values())))) - logits[i])
+    drift = ((embedding.own - embedding.start).detach().numpy()[np.unique([a, b])] ** 2).sum()
+    found = pair_loss(embedding, torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(popularity))
+    assert float(found.detach()) == pytest.approx(np.mean(losses) + 0.1 * drift / 12, rel=1e-5)
+
+
 def test_the_loss_of_a_pair_that_stands_twice_in_a_batch_does_not_count_itself_as_a_negative(
     rng: np.random.Generator,
 ) -> None:

@@ -1,13 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lurm_model.bundle import Bundle
+from lurm_model.codebook import Codebook
+from lurm_model.config import SmenConfig
 from lurm_model.datasets import synthetic
+from lurm_model.encoder import Encoder
 from lurm_model.errors import TrainingDataError
 from lurm_model.evaluate import encode_events, probe_auc
-from lurm_model.events import Events, UserLabels
-from lurm_model.train import TrainOptions, train
-from state.periods import DAY, day_of
+from lurm_model.events import Events, UserLabels, day_rows
+from lurm_model.learning import LearnOptions
+from lurm_model.train import TrainOptions, train, train_smen
+from state.bags import sum_pairs
+from state.history import Rows, resolve
+from state.periods import DAY, MS_PER_DAY, day_of
 
 Population = tuple[Events, UserLabels]
 
@@ -18,7 +26,59 @@ def test_equal_seeds_give_equal_bundles_and_other_seeds_others() -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_training_finds_the_groups_of_a_population_and_does_not_when_labels_are_shuffled(
+N_GROUPS, N_OF_A_GROUP, D_ITEM = 6, 60, 16
+N_USERS, EVENTS_OF_A_USER = 600, 8
+
+
+def known_interests(rng: np.random.Generator) -> tuple[np.ndarray, Rows]:
+    """Users of six groups with 60 interests of their own each, and a fifth of noise: two users share few."""
+    group = rng.integers(N_GROUPS, size=N_USERS)
+    user = np.repeat(np.arange(N_USERS), EVENTS_OF_A_USER)
+    own = group[user] * N_OF_A_GROUP + rng.integers(N_OF_A_GROUP, size=len(user))
+    interest = np.where(rng.random(len(user)) < 0.2, rng.integers(N_GROUPS * N_OF_A_GROUP, size=len(user)), own)
+    ts_ms = rng.integers(0, 60, len(user)) * MS_PER_DAY
+    return group, day_rows(user, ts_ms, interest, np.ones(len(user), np.int64))
+
+
+def shuffled(rows: Rows, rng: np.random.Generator) -> Rows:
+    """The same lives with the interests dealt out anew."""
+    bags = replace(rows.bags, interests=rng.permutation(rows.bags.interests))
+    bags = sum_pairs(bags.owners, bags.interests, bags.counts, len(bags))
+    return replace(rows, bags=bags)
+
+
+def vectors_after(rows: Rows, epochs: int) -> np.ndarray:
+    """Users' vectors from interest vectors that start at random: whatever belongs together is found by training."""
+    centroids = np.random.default_rng(0).normal(size=(N_GROUPS * N_OF_A_GROUP, D_ITEM)).astype(np.float32)
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    idf = np.append(np.ones(len(centroids)), 0).astype(np.float32)
+    book = Codebook({}, centroids, idf, {}, np.zeros((0, D_ITEM), np.float32))
+    config = SmenConfig(book.n_interests, D_ITEM, 59, n_anchors=4, n_recurrent=2, d_anchor=D_ITEM)
+    weights, _ = train_smen(book, config, rows, LearnOptions(epochs, seed=0))
+    encoder = Encoder(Bundle.build(config, book, weights, {}, {}), "cpu")
+    return encoder.encode(resolve(rows, config.scale_objects, N_USERS), N_USERS).reshape(N_USERS, -1)
+
+
+def met(vectors: np.ndarray, group: np.ndarray) -> float:
+    """The share of users whose nearest other user is of their group."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -1)
+    return float((group[cosine.argmax(axis=1)] == group).mean())
+
+
+def test_training_finds_known_interests_which_its_start_does_not_and_noise_has_not(rng: np.random.Generator) -> None:
+    group, rows = known_interests(rng)
+    untrained, trained = (vectors_after(rows, epochs) for epochs in (0, 60))
+    assert met(untrained, group) < 0.6
+    assert met(trained, group) > 0.85
+    assert met(trained, rng.permutation(group)) < 0.3
+    assert met(vectors_after(shuffled(rows, rng), 60), group) < 0.3
+    before, after = (np.mean([probe_auc(v, group == g, 0) for g in range(3)]) for v in (untrained, trained))
+    assert after > max(0.97, before + 0.03)
+
+
+def test_a_probe_of_trained_vectors_finds_the_groups_and_not_shuffled_labels(
     population: Population, bundle: Bundle, rng: np.random.Generator
 ) -> None:
     events, labels = population
