@@ -10,7 +10,7 @@ from torch.nn.functional import embedding_bag, normalize, pad
 
 from lurm_model.progress import Progress, silent
 
-# Similarities are made and searched in tiles of vectors x centroids. On a CPU one fits its cache, which halves the time:
+# Similarities are made and searched in tiles of vectors x centroids. A CPU's fit its cache, which halves the time:
 # out of memory the maximum costs as much as the product. A GPU wants few and large ones: 2^26 float32 are 256 MiB.
 TILE_CPU, TILE_CUDA = (1 << 12, 1 << 8), (1 << 13, 1 << 13)
 ITERATIONS = 12
