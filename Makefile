@@ -49,10 +49,14 @@ generate: $(READY) ## write again what is made from code: deploy/METRICS.md, the
 screenshot: $(READY) ## take deploy/console.png again, of two workers under load in Chromium
 	$(BIN)/python -m tests.deploy.screenshot deploy/console.png
 
-bench: $(READY) $(PEERS)/.ready ## measure this machine beside its peers; set KAFKA_HOME for those on real Kafka
+bench: $(VENV)/.bench $(PEERS)/.ready ## measure this machine beside its peers; set KAFKA_HOME for those on real Kafka
 	$(BIN)/python -m tests.bench
 
-bench-peers: $(PEERS)/.ready ## the peers in Python, in an environment of their own
+bench-peers: $(VENV)/.bench $(PEERS)/.ready ## install the peers: faiss here, those in Python in an environment of their own
+
+$(VENV)/.bench: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[bench]'
+	@touch $@
 
 $(PEERS)/.ready: tests/bench/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
