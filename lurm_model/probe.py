@@ -24,7 +24,7 @@ Float64 = NDArray[np.float64]
 TEST_SHARE = 0.3
 VALIDATION_SHARE = 0.2
 # L2 per user of the mean loss: for standardised columns, and for sparse rows of length 1.
-DENSE_L2 = (0.01, 0.03, 0.1, 0.3, 1.0)
+DENSE_L2 = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SPARSE_L2 = (3e-5, 3e-4, 3e-3)
 ITERATIONS = 60
 SPARSE_ITERATIONS = 80
