@@ -8,13 +8,11 @@ import asyncio
 import gc
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 import faust
-import torch
 from faust.stores import STORES
 from faust.transport.drivers import TRANSPORTS
 
@@ -25,6 +23,7 @@ from state.periods import Scale, format_scales
 from state.record import PartitionRecord
 from stream.control import ControlReader
 from stream.embedding_record import EmbeddingWriter
+from stream.encoding import leave_a_core
 from stream.errors import ConfigInvalid
 from stream.event_loop import LoopPolicy
 from stream.events import EventDecoder, Limits
@@ -90,8 +89,7 @@ class Worker:
         self.ownership = _ownership(settings, bundle, scales, self._items)
         self.app = _faust_app(settings, self.ownership)
         writer = EmbeddingWriter(bundle.model_id, bundle.space_id, settings.encode.dtype)
-        # The event loop needs a core of its own: encoding on all of them makes both slower.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        leave_a_core()
         encoder = IncrementalEncoder(bundle, settings.model.device)
         self._describe(bundle, encoder.device)
         encode = settings.encode

@@ -1,10 +1,12 @@
 """Encode a batch of users from one view of their partition: hidden caches where they hold, whole lives where not."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lurm_model.incremental import IncrementalEncoder
@@ -37,6 +39,13 @@ class EncodedUsers:
     def mean_norm(self) -> float:
         """The mean length of the users' vectors, each taken as one."""
         return float(np.linalg.norm(self.vectors.reshape(len(self.users), -1), axis=1).mean()) if self.users else 0.0
+
+
+def leave_a_core() -> int:
+    """How many threads torch has from now on: the event loop needs a core of its own, or both become slower."""
+    n_threads = max(1, (os.cpu_count() or 1) - 1)
+    torch.set_num_threads(n_threads)
+    return n_threads
 
 
 def encode_users(

@@ -28,7 +28,7 @@ from state.periods import DAY, MONTH, Int64, Scale
 from state.record import PartitionRecord
 from state.rows import encode_keys, encode_values
 from state.store import BagStore, Changes, Write
-from stream.encoding import encode_users
+from stream.encoding import encode_users, leave_a_core
 
 N_INTERESTS, D_ITEM = 100_000, 64
 TODAY = 20_058  # 2024-12-01 is day 20058: all of November is in the window
@@ -136,10 +136,10 @@ class Lives:
 def run(n_events: int, rounds: int) -> None:
     """Print every side's median and its ratio to the full encode."""
     n_users = max(2 * BATCH_USERS, min(8 * BATCH_USERS, n_events // 100))
-    torch.set_num_threads(2)
+    n_threads = leave_a_core()
     model = encoder()
-    print(f"\nencode: D {N_INTERESTS:,}, H 64, M 10, {model.device}, {torch.get_num_threads()} threads, batches of "
-          f"{BATCH_USERS}, {n_users:,} users of 24 months ({INTERESTS_A_MONTH} interests each) and 30 days "
+    print(f"\nencode: D {N_INTERESTS:,}, H 64, M 10, {model.device}, {n_threads} thread(s), as a worker here, batches "
+          f"of {BATCH_USERS}, {n_users:,} users of 24 months ({INTERESTS_A_MONTH} interests each) and 30 days "
           f"({INTERESTS_A_DAY})")  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         _beside_full(Lives(Path(name) / "two-years", model, n_users, 24), rounds)

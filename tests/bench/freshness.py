@@ -1,8 +1,9 @@
 """How long after its event an embedding is acknowledged, at a steady rate, and what an overload does to it.
 
 One worker encodes every second on real Kafka, beside the producer and the broker on the same machine; users are Zipf,
-the model has full size. Freshness is the worker's own histogram: Kafka time of a user's first unpublished event to the
-acknowledged embedding. The overload is three times the highest rate that kept its p99 within the goal.
+the model has full size. A tenth of a second of event time lies between two events, so days are as full as a user's are,
+and end: at 20,000 events/s one in 43 s. Freshness is the worker's own histogram: Kafka time of a user's first unpublished
+event to the acknowledged embedding. The overload is three times the highest rate that kept its p99 within the goal.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import count, cycle, islice
 from pathlib import Path
 
 from stream.commands.produce import Keyed, send
@@ -21,7 +22,7 @@ from stream.embedded_broker import ApacheKafka
 from stream.scrape import Samples, quantile, scrape, value
 from stream.settings import Settings
 from tests.bench.ingest import zipf
-from tests.bench.worker import bundle, running, settings_of
+from tests.bench.worker import FIRST_MS, N_ITEMS, bundle, running, settings_of
 from tests.brokers import kafka_home
 
 GOAL_S, RATE = 2.0, 20_000
@@ -39,16 +40,17 @@ class Load:
     rate: float
     n_sent: int = 0
     stopped: bool = False
-    _users: Iterator[int] = field(default_factory=lambda: cycle(zipf(1_000_000).tolist()))
-    _items: Iterator[int] = field(default_factory=lambda: cycle((zipf(999_983, 200_000)).tolist()))
+    _rows: Iterator[tuple[int, int, int]] = field(
+        default_factory=lambda: zip(
+            cycle(zipf(1_000_000).tolist()), cycle(zipf(999_983, N_ITEMS).tolist()), count(FIRST_MS, 100), strict=False
+        )
+    )
 
     def _events(self) -> Iterator[Keyed]:
-        """Events of now, until the rate is another."""
-        users, rate = self._users, self.rate
+        """Events until the rate is another."""
+        rate = self.rate
         while rate == self.rate and not self.stopped:
-            ts_ms = time.time_ns() // 1_000_000
-            for _ in range(256):
-                user, item = next(users), next(self._items)
+            for user, item, ts_ms in islice(self._rows, 256):
                 yield Keyed(b"u%d" % user, b'{"user_id":"u%d","item_id":"i%d","ts":%d}' % (user, item, ts_ms))
 
     def _run(self) -> None:
