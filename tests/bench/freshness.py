@@ -2,8 +2,8 @@
 
 One worker encodes every second on real Kafka, beside the producer and the broker on the same machine; users are Zipf,
 the model has full size. A tenth of a second of event time lies between two events, so days are as full as a user's are,
-and end: at 20,000 events/s one in 43 s. Freshness is the worker's own histogram: Kafka time of a user's first unpublished
-event to the acknowledged embedding. The overload is three times the highest rate that kept its p99 within the goal.
+and end: at 20,000 events/s one in 43 s. Freshness is the worker's own histogram: Kafka time of a user's first
+unpublished event to the acknowledged embedding. The overload is three times the highest rate whose p99 kept the goal.
 """
 
 import asyncio
