@@ -76,11 +76,13 @@ class Load:
 
 @dataclass(frozen=True)
 class Window:
-    """What happened between two looks at producer and worker."""
+    """What happened between two looks at producer and worker; ``n_cores`` are what the worker took."""
 
     seconds: float
     sent_per_s: float
     applied_per_s: float
+    published_per_s: float
+    n_cores: float
     p50_s: float
     p99_s: float
     waiting_events: float
@@ -88,8 +90,9 @@ class Window:
 
     def __str__(self) -> str:
         return (
-            f"{self.sent_per_s:>9,.0f} sent/s {self.applied_per_s:>9,.0f} applied/s  freshness p50 {self.p50_s:5.2f} s "
-            f"p99 {self.p99_s:6.2f} s  {self.waiting_events:>10,.0f} events wait, {self.dirty_users:>7,.0f} users dirty"
+            f"{self.sent_per_s:>8,.0f} sent/s {self.applied_per_s:>8,.0f} applied/s {self.published_per_s:>7,.0f} "
+            f"published/s, {self.n_cores:4.2f} cores, freshness p50 {self.p50_s:5.2f} s p99 {self.p99_s:6.2f} s, "
+            f"{self.waiting_events:>8,.0f} events wait, {self.dirty_users:>6,.0f} users dirty"
         )
 
 
@@ -114,6 +117,8 @@ class Watch:
             spent_s,
             (now_sent - then_sent) / spent_s,
             value(new, "lurm_events_total", outcome="received") / spent_s,
+            value(new, "lurm_embeddings_published_total") / spent_s,
+            value(new, "lurm_process_cpu_seconds_total") / spent_s,
             quantile(new, _HISTOGRAM, 0.5),
             quantile(new, _HISTOGRAM, 0.99),
             max(0.0, now_sent - applied),

@@ -5,7 +5,6 @@ import time
 import pytest
 
 from stream.fatal import EXIT_FATAL
-from stream.settings import Settings
 from tests.brokers import Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over
 from tests.workers import Traffic, WorkerProcess, check_exact, check_published, second, wait_applied, wait_until
