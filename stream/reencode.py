@@ -23,6 +23,9 @@ from stream.ownership import Ownership
 from stream.partition import Partition
 from stream.transactions import Outgoing
 
+# One is encoded while another is published: there is one thread for the former, and the latter mostly waits.
+_BATCHES_IN_FLIGHT = 2
+
 
 class Reencoder:
     """Runs the encode cycles of a worker; whoever sets ``hurry`` does not wait for the next interval."""
@@ -42,6 +45,7 @@ class Reencoder:
         self._batch_users = batch_users
         self.hurry = asyncio.Event()
         self.n_batches = 0
+        self._turns = asyncio.Semaphore(_BATCHES_IN_FLIGHT)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lurm-encode")
 
     async def run(self) -> None:
@@ -50,8 +54,7 @@ class Reencoder:
             end_s = perf_counter() + self._interval_s
             self.hurry.clear()
             partitions = list(self._ownership.partitions.values())
-            for partition in partitions:
-                await self._cycle(partition)
+            await asyncio.gather(*map(self._cycle, partitions))
             for partition in partitions:
                 await self._sweep_until(partition, end_s)
             with suppress(TimeoutError):
@@ -61,7 +64,7 @@ class Reencoder:
         """Encode all users that are dirty now, in batches; give way as soon as a rebalance wants the partition."""
         remaining = len(partition.store.marks) if self._ownership.recovered else 0
         while remaining > 0:
-            async with partition.encoding:
+            async with self._turns, partition.encoding:
                 taken = self._take(partition)
                 if not taken:
                     return
