@@ -5,7 +5,9 @@ from pathlib import Path
 
 from rocksdict import Rdict, WriteBatch
 
+from state.errors import failure
 from state.options import StoreResources, open_database
+from state.scan import check_read
 
 _PARTITION_BYTES = 4
 _READ_ROWS = 2_000
@@ -17,6 +19,7 @@ class RowCopy:
     """The newest value of every key of every partition; whoever made the folder deletes it."""
 
     def __init__(self, path: Path, resources: StoreResources) -> None:
+        self._path = path
         self._db: Rdict = open_database(path, resources)
 
     def write(self, rows: Iterable[tuple[int, bytes, bytes | None]]) -> None:
@@ -25,7 +28,10 @@ class RowCopy:
         for number, key, value in rows:
             place = number.to_bytes(_PARTITION_BYTES) + key
             batch.delete(place) if value is None else batch.put(place, value)
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+        except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB says
+            raise failure("write", error, self._path) from error
 
     def get(self, number: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these keys of one partition, in their order."""
@@ -44,7 +50,7 @@ class RowCopy:
                 yield found
                 found = []
             iterator.next()
-        iterator.status()
+        check_read(iterator)
         yield found
 
     @property

@@ -55,7 +55,7 @@ _GC_THRESHOLDS: Final = (200_000, 20, 20)
 # watchdog sees to the rest.
 _POLL_INTERVAL_S: Final = 7 * 86_400.0
 _MARKS_WAIT_S: Final = 0.05
-# How often folders of partitions that went elsewhere are looked at, beside at the start.
+# How often folders of partitions that went elsewhere are looked at, beside once the worker is ready.
 _OLD_INTERVAL_S: Final = 86_400.0
 # Added partitions are noticed this soon: producers, who look every five minutes, should not send users there before.
 _METADATA_AGE_MS: Final = 10_000
@@ -217,7 +217,8 @@ class Worker:
         while not self.app.should_stop:
             self._heartbeat += 1
             now_s = time.time()
-            if now_s - looked_at_s >= _OLD_INTERVAL_S:
+            # Not before the first assignment, when every partition would look as if it had gone elsewhere.
+            if self.ownership.ready and now_s - looked_at_s >= _OLD_INTERVAL_S:
                 looked_at_s = now_s
                 self.ownership.remove_old(now_s)
             self._observer.observe(now_s)

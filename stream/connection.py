@@ -60,12 +60,12 @@ def aiokafka_arguments(kafka: Kafka) -> dict[str, Any]:
 def check_fetching(consumer: Any) -> None:
     """Ask an aiokafka consumer whether it still fetches: when that task has died, it only ever answers with nothing.
 
-    **Raises** `AiokafkaError`.
+    **Raises** ``RuntimeError``, since no answer of the broker's says this.
     """
     task = consumer._fetcher.error_future  # noqa: SLF001 - aiokafka offers no other way to see it
     if task.done() and not consumer._closed:  # noqa: SLF001
         cause = None if task.cancelled() else task.exception()
-        raise AiokafkaError(f"the fetcher has ended: {cause}") from cause
+        raise RuntimeError(f"the fetcher has ended: {cause}") from cause
 
 
 def consumer_arguments(kafka: Kafka, client_id: str = "lurm") -> dict[str, Any]:

@@ -22,6 +22,8 @@ from stream.settings import Kafka
 logger = logging.getLogger("lurm")
 
 _WAIT_MS = 500
+# After what the broker refuses, such as a topic we may no longer read.
+_RETRY_S = 5.0
 
 
 class ControlReader:
@@ -41,11 +43,20 @@ class ControlReader:
                 if not self._held:
                     await asyncio.sleep(_WAIT_MS / 1000)
                     continue
-                check_fetching(consumer)
-                for tp, records in (await consumer.getmany(timeout_ms=_WAIT_MS)).items():
+                for tp, records in (await self._read(consumer)).items():
                     await self._erase(tp.partition, records)
         finally:
             await consumer.stop()
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> dict[Any, Sequence[Any]]:
+        check_fetching(consumer)
+        try:
+            records: dict[Any, Sequence[Any]] = await consumer.getmany(timeout_ms=_WAIT_MS)
+        except KafkaError as error:
+            logger.warning("erasures cannot be read now: %s", error)
+            await asyncio.sleep(_RETRY_S)
+            return {}
+        return records
 
     async def _connect(self) -> AIOKafkaConsumer:
         while True:

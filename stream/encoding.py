@@ -42,8 +42,8 @@ class EncodedUsers:
 
 
 def leave_a_core() -> int:
-    """How many threads torch has from now on: the event loop needs a core of its own, or both become slower."""
-    n_threads = max(1, (os.cpu_count() or 1) - 1)
+    """How many threads torch has from now on, at most those it had: the event loop needs a core, or both are slower."""
+    n_threads = max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) - 1))
     torch.set_num_threads(n_threads)
     return n_threads
 

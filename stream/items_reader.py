@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.connection import aiokafka_arguments
+from stream.connection import aiokafka_arguments, check_fetching
 from stream.errors import BrokerUnavailable, ConfigInvalid
 from stream.metrics import WorkerMetrics
 from stream.new_items import LearnedItems
@@ -20,6 +20,8 @@ from stream.topics import n_partitions
 logger = logging.getLogger("lurm")
 
 _WAIT_MS: Final = 500
+# After what the broker refuses, such as a topic we may no longer read.
+_RETRY_S: Final = 5.0
 # So many are decoded between two turns of the event loop, which waits for none of their interests.
 _RECORDS_MAX: Final = 2_000
 
@@ -66,7 +68,7 @@ class ItemsReader:
             await self._read_to_end(consumer)
             self._caught_up.set()
             while True:
-                await self._read(consumer)
+                await self._read_on(consumer)
         finally:
             await consumer.stop()
 
@@ -86,7 +88,16 @@ class ItemsReader:
                 await self._read(consumer)
         logger.info("items are known: records=%d learned=%d", self.n_read, len(self.learned.interest_of))
 
+    async def _read_on(self, consumer: AIOKafkaConsumer) -> None:
+        """What comes; whatever the broker refuses, what was learned holds."""
+        try:
+            await self._read(consumer)
+        except KafkaError as error:
+            logger.warning("new items cannot be read now: %s", error)
+            await asyncio.sleep(_RETRY_S)
+
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        check_fetching(consumer)
         parts: dict[Any, list[Any]] = await consumer.getmany(timeout_ms=_WAIT_MS, max_records=_RECORDS_MAX)
         records = [record for part in parts.values() for record in part]
         if not records:

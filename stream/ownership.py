@@ -134,7 +134,8 @@ class Ownership:
         Until then it saves a partition that comes back from replaying everything; but an erased user stays in it.
         """
         held = {self.folder / f"partition-{number}" for number in self._allowed}
-        for path in sorted(set(self.folder.glob("partition-*")) - held):
+        found = {path for path in self.folder.glob("partition-*") if path.name.removeprefix("partition-").isdigit()}
+        for path in sorted(found - held):
             try:
                 if remove_if_behind(path, self._resources, now_s):
                     logger.info("removed a partition that went elsewhere long ago: path=%s", path)

@@ -72,7 +72,8 @@ class Reencoder:
             remaining -= len(taken)
 
     def _take(self, partition: Partition) -> dict[bytes, Mark]:
-        return partition.store.marks.take(self._batch_users) if self._ownership.recovered else {}
+        owned = self._ownership.recovered and self._ownership.partitions.get(partition.number) is partition
+        return partition.store.marks.take(self._batch_users) if owned else {}
 
     async def _publish(self, partition: Partition, users: Sequence[bytes], taken: Mapping[bytes, Mark]) -> None:
         """Encode and publish. Marks and caches change last: whatever a crash prevents before is repeated."""
