@@ -17,7 +17,7 @@ from state.store import BEHIND_S_MAX, BagStore, remove_if_behind
 from stream.partition import Partition, Pipeline
 from stream.settings import Kafka
 from stream.transactions import TransactionalProducer
-from stream.watermark import newest_records
+from stream.watermark import changelog_ends
 
 logger = logging.getLogger("lurm")
 
@@ -85,7 +85,7 @@ class Ownership:
             self._stores.pop(number).close()
         opened = self._allowed - set(self._stores)
         await asyncio.gather(*(self._take(number) for number in new))
-        await self._learn_published(opened)
+        await self._learn_ends(opened, new)
         if self._allowed is allowed:
             self._assignment = object()
 
@@ -170,13 +170,21 @@ class Ownership:
         else:
             await asyncio.gather(rows.stop(), embeddings.stop())
 
-    async def _learn_published(self, numbers: set[int]) -> None:
-        """After the previous owners are fenced: what the changelog's end says is published needs no mark."""
-        if not numbers:
-            return
-        records = await newest_records(self._kafka, self.shared.names.changelog, numbers)
-        for number, record in records.items():
-            if number in self._allowed:
+    async def _learn_ends(self, opened: set[int], new: set[int]) -> None:
+        """After the previous owners are fenced: what the changelog's end says is published needs no mark.
+
+        Fencing ends their transactions too; one that still hides records is hanging, and nobody else would end it.
+        """
+        changelog = self.shared.names.changelog
+        ends = await changelog_ends(self._kafka, changelog, opened | new)
+        hanging = {number for number in new & set(self.partitions) if ends[number].is_held_back}
+        if hanging:
+            logger.warning("a transaction that nobody ended is aborted: topic=%s partitions=%s", changelog, hanging)
+            await asyncio.gather(*(self.partitions[number].close_hanging() for number in hanging))
+            ends |= await changelog_ends(self._kafka, changelog, hanging)
+        for number in opened & self._allowed:
+            record = ends[number].record
+            if record is not None:
                 self.store(number).published = record.published
 
     async def _release(self, number: int) -> None:
