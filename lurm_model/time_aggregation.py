@@ -40,7 +40,7 @@ class TimeAggregation(nn.Module):
             return states
         before, last = states[sequences.users], []
         for r, cell in enumerate(self.cells):
-            steps = PackedSequence(inputs[sequences.packed, r].float(), sequences.batch_sizes)
+            steps = PackedSequence(inputs[sequences.packed, r].to(states.dtype), sequences.batch_sizes)
             with torch.autocast(inputs.device.type, enabled=False):
                 _, hidden = cell(steps, before[None, :, r].contiguous())
             last.append(hidden[0])
@@ -50,7 +50,7 @@ class TimeAggregation(nn.Module):
         """The states after one period of every user. **Shapes**: inputs [n, R, H + N_FEATURES], float32[n, R, H]."""
         with torch.autocast(inputs.device.type, enabled=False):
             last = [
-                cell(inputs[None, :, r].float().contiguous(), states[None, :, r].contiguous())[1][0]
+                cell(inputs[None, :, r].to(states.dtype).contiguous(), states[None, :, r].contiguous())[1][0]
                 for r, cell in enumerate(self.cells)
             ]
         return torch.stack(last, dim=1)

@@ -180,7 +180,8 @@ class Ownership:
         hanging = {number for number in new & set(self.partitions) if ends[number].is_held_back}
         if hanging:
             logger.warning("a transaction that nobody ended is aborted: topic=%s partitions=%s", changelog, hanging)
-            await asyncio.gather(*(self.partitions[number].close_hanging() for number in hanging))
+            owners = [self.partitions[number].producers[0] for number in hanging]
+            await asyncio.gather(*(owner.close_hanging(changelog, self.shared.now_ms()) for owner in owners))
             ends |= await changelog_ends(self._kafka, changelog, hanging)
         for number in opened & self._allowed:
             record = ends[number].record

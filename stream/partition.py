@@ -112,11 +112,6 @@ class Partition:
         self.store.apply(Changes([], after, offset))
         passing("begin.applied")
 
-    async def close_hanging(self) -> None:
-        """End what Kafka left open of an earlier owner; before anything is written."""
-        async with self._order:
-            await self._changelog.close_hanging(self._shared.names.changelog, self._shared.now_ms())
-
     @property
     def record(self) -> PartitionRecord:
         """What holds now."""
