@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import msgspec
 
+from stream.commands.bundle_folder import refuse_other_folder
 from stream.commands.progress import progress_bar
 from stream.errors import ConfigInvalid
 from stream.settings import Settings
@@ -55,7 +56,7 @@ def assign(settings: Settings, file: Path, out: Path | None, sends: bool, topic:
     if settings.model.bundle is None:
         raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")
     if out is not None:
-        _refuse_out(out)
+        refuse_other_folder(out)
     from lurm_model.bundle import Bundle  # noqa: PLC0415 - torch is slow to import
     from lurm_model.item_files import read_items  # noqa: PLC0415 - so is pyarrow
 
@@ -129,9 +130,3 @@ def _records(bundle: "Bundle", attributes_of: Mapping[str, "Attributes"], found:
     for item, interest in found.interest_of.items():
         attributes: dict[str, str | list[str]] = {name: list(texts) for name, texts in attributes_of[item].items()}
         yield Keyed(item.encode(), encode(NewItem(attributes, interest, space_id)))
-
-
-def _refuse_out(out: Path) -> None:
-    """Never replace a folder that is not a bundle."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()):
-        raise ConfigInvalid(f"--out is neither empty nor a bundle, choose another folder: out={out}")

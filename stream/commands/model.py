@@ -12,6 +12,7 @@ import click
 
 from lurm_model.reading import AS_NAMED, Reading
 from state.periods import parse_scales
+from stream.commands.bundle_folder import refuse_other_folder
 from stream.commands.reading import reading_options
 from stream.errors import ConfigInvalid, LurmError
 from stream.settings import Settings
@@ -105,7 +106,7 @@ def train(
     Needs no tuning; 100 users and 100 items are enough to begin with. The bundle fixes the scales of the state. Events
     weigh what the setting events.weights says of their type.
     """
-    _refuse_out(out)
+    refuse_other_folder(out)
     with _refusals(), _progress() as progress:
         from lurm_model.datasets import load_events  # noqa: PLC0415  # torch and pyarrow are slow to import
         from lurm_model.train import TrainOptions  # noqa: PLC0415
@@ -242,12 +243,6 @@ def _print_table(report: "Report") -> None:
     for row in body:
         view.add_row(*row)
     Console(width=max(80, 18 * len(head))).print(view)
-
-
-def _refuse_out(out: Path) -> None:
-    """Never replace a folder that is not a bundle."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()):
-        raise ConfigInvalid(f"--out is neither empty nor a bundle, choose another folder: out={out}")
 
 
 @contextlib.contextmanager
