@@ -2,7 +2,7 @@
 
 ``LURM_FAILPOINT=batch.committed:3`` kills the worker the third time it passes that step. ``batch.sent:1=SIGSTOP`` sends
 itself that signal instead, ``encode.started:1=2.5`` waits so many seconds in the thread that passes, and
-``batch.merged:2=raise`` raises there what nobody expects.
+``batch.merged:2=raise`` raises there what nobody expects. ``recovery.replayed:3+=1`` waits at each from the third.
 """
 
 import logging
@@ -53,7 +53,7 @@ STEPS: Final = (
     "repartition.written",  # all rows, not compared yet
 )
 _ACTION = r"(?P<signal>SIG[A-Z]+)|(?P<wait_s>\d+(\.\d+)?)|(?P<error>raise)"
-_FORM = re.compile(rf"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*))?(=({_ACTION}))?")
+_FORM = re.compile(rf"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*)(?P<on>\+)?)?(=({_ACTION}))?")
 
 
 class _Failpoint:
@@ -62,6 +62,7 @@ class _Failpoint:
     def __init__(self) -> None:
         self._step = ""
         self._passages_left = 0
+        self._again = False
         self._act: Callable[[], None] = partial(_send_self, signal.SIGKILL)
 
     def arm(self, text: str) -> None:
@@ -69,10 +70,11 @@ class _Failpoint:
         found = _FORM.fullmatch(text)
         if found is None or found["step"] not in STEPS or not hasattr(signal, found["signal"] or "SIGKILL"):
             raise ConfigInvalid(
-                f"no such failpoint: {VARIABLE}={text}; STEP[:PASSAGE][=SIGNAL|=SECONDS|=raise], "
+                f"no such failpoint: {VARIABLE}={text}; STEP[:PASSAGE[+]][=SIGNAL|=SECONDS|=raise], "
                 f"steps: {', '.join(STEPS)}"
             )
         self._step, self._passages_left = found["step"], int(found["passage"] or 1)
+        self._again = found["on"] is not None
         if found["wait_s"]:
             self._act = partial(time.sleep, float(found["wait_s"]))
         elif found["error"]:
@@ -84,7 +86,7 @@ class _Failpoint:
         """Say that the step was just done."""
         if step == self._step:
             self._passages_left -= 1
-            if self._passages_left == 0:
+            if self._passages_left == 0 or (self._again and self._passages_left < 0):
                 self._act()
 
 

@@ -57,6 +57,12 @@ def test_a_passage_can_be_delayed() -> None:
     assert time.monotonic() - start >= 0.5
 
 
+def test_every_passage_from_the_one_that_is_named_can_be_delayed() -> None:
+    start = time.monotonic()
+    assert process("batch.sent:4+=0.5").stdout.split() == ["1", "2", "3", "4", "5"]
+    assert time.monotonic() - start >= 1
+
+
 @pytest.mark.parametrize(
     "text", ["batch", "batch.commited:1", "batch.sent:0", "batch.sent:", "batch.sent=SIGNONE", "batch.sent=", "x"]
 )
