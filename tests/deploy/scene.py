@@ -16,18 +16,21 @@ import yaml
 
 from state.periods import MS_PER_DAY
 from stream.embedded_broker import free_ports
-from stream.settings import Metrics, Settings
+from stream.settings import Metrics, Settings, State
 from tests.brokers import Broker, environment_of, producer
 from tests.workers import FIRST_DAY, Traffic, WorkerProcess, tiny_bundle, wait_until, worker_settings
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = PROMETHEUS / "lurm.rules.yaml"
-# Windows, waits and ages of minutes become seconds; what counts crashes still looks back as far as ever.
+# Windows, waits and ages of minutes become seconds; what counts crashes and rebalances still looks back as far as ever.
 _SHORTER = (
     (r"for: \d+[mh]", "for: 1s"),
-    (r"(?<!start_time_seconds)\[\d+m\]", "[5s]"),
+    (r"(?<!start_time_seconds)(?<!rebalances_total)\[\d+m\]", "[5s]"),
+    (r"(lurm_freshness_seconds\S+)\[\dh\]", r"\1[15s]"),
     (r"> 60 and", "> 2 and"),
+    (r"> 1e6", "> 300"),
 )
+Replacements = Sequence[tuple[str, str]]
 _TOKEN = "let-prometheus-in"
 
 
@@ -79,12 +82,16 @@ class Scene:
 
 
 @contextmanager
-def scene(broker: Broker, folder: Path) -> Iterator[Scene]:
-    """Start everything, and wait until Prometheus has seen the worker at work and the exporter."""
+def scene(broker: Broker, folder: Path, state: State | None = None, rules: Replacements = ()) -> Iterator[Scene]:
+    """Start everything, and wait until Prometheus has seen the worker at work and the exporter.
+
+    ``rules`` are replacements in the rules beside those that shorten them.
+    """
     tiny_bundle().save(folder / "bundle")
     port, exporter_port, web_port = free_ports(3)
     metrics = Metrics(port=port, token=_TOKEN)
-    settings = worker_settings(broker.brokers, folder, folder / "bundle", metrics=metrics)
+    state = state or State(dir=folder / "state")
+    settings = worker_settings(broker.brokers, folder, folder / "bundle", metrics=metrics, state=state)
     web = f"127.0.0.1:{web_port}"
     made = Scene(broker, settings, folder, web)
     made.scrape(settings)
@@ -92,7 +99,7 @@ def scene(broker: Broker, folder: Path) -> Iterator[Scene]:
         worker = stack.enter_context(made.worker).start()
         exporter = [sys.executable, "-m", "stream.cli", "exporter", "--port", str(exporter_port), "--interval-s", "0.5"]
         stack.enter_context(running(exporter, folder / "exporter.log", environment_of(settings)))
-        config = prometheus_config(folder, exporter_port)
+        config = prometheus_config(folder, exporter_port, rules)
         prometheus = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
         stack.enter_context(running([*prometheus, f"--web.listen-address={web}"], folder / "prometheus.log", {}))
         worker.ready()
@@ -123,13 +130,13 @@ def running(command: Sequence[str], log: Path, environment: dict[str, str]) -> I
         child.wait(30)
 
 
-def prometheus_config(folder: Path, exporter_port: int) -> Path:
+def prometheus_config(folder: Path, exporter_port: int, rules: Replacements) -> Path:
     """The example of deploy/, with our targets and token, a scrape a second and the rules' waits shortened."""
-    rules = RULES.read_text(encoding="utf-8")
-    for pattern, shorter in _SHORTER:
-        rules, n = re.subn(pattern, shorter, rules)
+    text = RULES.read_text(encoding="utf-8")
+    for pattern, shorter in (*rules, *_SHORTER):
+        text, n = re.subn(pattern, shorter, text)
         assert n, pattern
-    (folder / "rules.yaml").write_text(rules, encoding="utf-8")
+    (folder / "rules.yaml").write_text(text, encoding="utf-8")
     (folder / "token").write_text(_TOKEN)
     config = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}

@@ -40,6 +40,12 @@ def test_every_alert_has_a_severity_a_summary_and_a_section_in_the_runbook() -> 
         assert alert["alert"] in headings
 
 
+def test_every_alert_was_tried() -> None:
+    tried = (DEPLOY / "README.md").read_text(encoding="utf-8").partition("## Tried\n")[2]
+    named = re.findall(r"\bLurm[A-Z]\w+", "".join(re.findall(r"^\|([^|]*)\|", tried, re.MULTILINE)))
+    assert sorted(named) == sorted(alert["alert"] for alert in alerts())
+
+
 def test_every_alert_that_a_metric_names_exists() -> None:
     named = set(re.findall(r"\bLurm[A-Z]\w+", (DEPLOY / "METRICS.md").read_text(encoding="utf-8")))
     assert named

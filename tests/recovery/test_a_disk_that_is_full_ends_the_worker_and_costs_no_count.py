@@ -9,7 +9,7 @@ from stream.fatal import EXIT_FATAL
 from stream.settings import Kafka, Settings, State
 from tests.brokers import FAST, Broker
 from tests.recovery.runs import check_disk, halted_at
-from tests.recovery.small_disk import SmallDisk, small_disk
+from tests.small_disk import SmallDisk, small_disk
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import Traffic, WorkerProcess, check_exact, check_published, wait_applied
 
