@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from kafka import KafkaProducer
 
+from state.periods import MS_PER_DAY
 from stream.connection import aiokafka_arguments, client_arguments
 from stream.scrape import fetch, value
 from stream.settings import Kafka, Settings, State, Worker
@@ -22,12 +23,15 @@ from stream.soak.reference import Reference
 from stream.soak.traffic import Sent
 from stream.topics import create_missing
 from stream.worker_process import ChildProcess
-from tests.brokers import fresh_settings
+from tests.brokers import fresh_settings, producer
+from tests.plain import PlainEvent
 from tests.secured import CANARY, WAYS_IN, SecuredKafka, token
 from tests.security.conftest import Lurm
 from tests.worker.conftest import MakeWorker, handed_over, refusal
 from tests.workers import (
+    FIRST_DAY,
     Traffic,
+    bundle_with_kinds,
     check_exact,
     check_published,
     second,
@@ -70,6 +74,29 @@ def test_a_worker_and_all_tools_work_over_scram_and_never_show_the_password(
     assert CANARY not in str(said)
     assert "DEBUG" in worker.output()
     assert CANARY not in worker.output()
+
+
+def test_new_items_are_sent_and_learned_over_scram_and_the_password_is_never_shown(
+    secured: SecuredKafka, tmp_path: Path, make_worker: MakeWorker, lurm: Lurm
+) -> None:
+    """By a worker that runs, and by one that reads the topic before its first event."""
+    bundle_with_kinds().save(tmp_path / "kinds")
+    settings = settings_of(secured.settings(), tmp_path, tmp_path / "kinds")
+    file, event = tmp_path / "new.jsonl", PlainEvent(b"ann", 7, FIRST_DAY * MS_PER_DAY)
+    file.write_text('{"item_id": "lamp", "attributes": {"kind": "7"}}')
+    worker = make_worker(settings).ready()
+    code, out, err = lurm(settings, "items", "assign", file, "--send")
+    assert (code, out) == (0, f"sent 1 items to {settings.topics.items}\n"), err
+    wait_until(lambda: worker.metric("lurm_learned_items") == 1, explain=worker.output)
+    assert worker.terminate() == 0
+    said = out + err + worker.output()
+    with producer(settings) as client:
+        value = {"user_id": "ann", "item_id": "lamp", "ts": event.ts_ms}
+        client.send(settings.topics.events, json.dumps(value).encode(), event.user)
+    worker.ready()
+    wait_applied(settings, worker)
+    check_exact(settings, [event])
+    assert CANARY not in said + worker.output()
 
 
 def test_standbys_snapshots_console_exporter_soak_check_and_repartition_work_over_scram(
