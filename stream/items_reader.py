@@ -1,10 +1,12 @@
 """Reads the items topic for one worker: all of it before the first event is counted, then whatever comes.
 
-A consumer of our own beside Faust's, of all partitions and without a group: every worker knows every item.
+A consumer of our own beside Faust's, of all partitions, also those added later, and without a group: every worker knows
+every item.
 """
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -24,6 +26,8 @@ _WAIT_MS: Final = 500
 _RETRY_S: Final = 5.0
 # So many are decoded between two turns of the event loop, which waits for none of their interests.
 _RECORDS_MAX: Final = 2_000
+# Added partitions are noticed this soon.
+_METADATA_AGE_MS: Final = 10_000
 
 
 class ItemsReader:
@@ -34,6 +38,7 @@ class ItemsReader:
         self.metrics = metrics
         self.n_read = 0
         self._settings = settings
+        self._next_offsets: dict[TopicPartition, int] = {}
         self._caught_up = asyncio.Event()
 
     async def caught_up(self) -> None:
@@ -61,16 +66,33 @@ class ItemsReader:
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             enable_auto_commit=False,
+            metadata_max_age_ms=_METADATA_AGE_MS,
         )
         try:
             await consumer.start()
-            consumer.assign([TopicPartition(topic, number) for number in numbers])
+            self._assign(consumer, numbers)
             await self._read_to_end(consumer)
             self._caught_up.set()
             while True:
+                self._follow_added(consumer)
                 await self._read_on(consumer)
         finally:
             await consumer.stop()
+
+    def _follow_added(self, consumer: AIOKafkaConsumer) -> None:
+        topic, held = self._settings.topics.items, {each.partition for each in consumer.assignment()}
+        added = set(consumer.partitions_for_topic(topic) or ()) - held
+        if added:
+            logger.warning("partitions were added to the items topic: topic=%s partitions=%s", topic, sorted(added))
+            self._assign(consumer, held | added)
+
+    def _assign(self, consumer: AIOKafkaConsumer, numbers: Iterable[int]) -> None:
+        """Read these partitions, each on from what was read of it."""
+        partitions = [TopicPartition(self._settings.topics.items, number) for number in numbers]
+        self.learned.n_partitions = len(partitions)
+        consumer.assign(partitions)
+        for each in self._next_offsets.keys() & set(partitions):
+            consumer.seek(each, self._next_offsets[each])
 
     async def _read_to_end(self, consumer: AIOKafkaConsumer) -> None:
         """Everything that stands in the topic now. **Raises** `TimeoutError` when nothing moves for the deadline."""
@@ -98,13 +120,14 @@ class ItemsReader:
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         check_fetching(consumer)
-        parts: dict[Any, list[Any]] = await consumer.getmany(timeout_ms=_WAIT_MS, max_records=_RECORDS_MAX)
+        parts: dict[TopicPartition, list[Any]] = await consumer.getmany(timeout_ms=_WAIT_MS, max_records=_RECORDS_MAX)
         records = [record for part in parts.values() for record in part]
         if not records:
             return
+        self._next_offsets |= {partition: part[-1].offset + 1 for partition, part in parts.items()}
         # Finding the interests is a matrix product, which may take longer than events should wait.
         lessons = await asyncio.to_thread(self.learned.read, records)
-        for outcome, n in self.learned.take(lessons).items():
+        for outcome, n in self.learned.take(records, lessons).items():
             self.metrics.item_records.labels(outcome.value).inc(n)
         self.metrics.learned_items.set(len(self.learned.interest_of))
         self.n_read += len(records)

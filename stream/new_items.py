@@ -5,7 +5,7 @@ A record stands under its ``item_id``; its value is JSON with ``interest`` and `
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -40,8 +40,10 @@ class NewItem(Struct, frozen=True, omit_defaults=True):
 
 
 class KeyedRecord(Protocol):
-    """What we read of a Kafka record."""
+    """What we read of a Kafka record; its timestamp is in ms."""
 
+    partition: int
+    timestamp: int
     key: bytes | None
     value: bytes | None
 
@@ -69,11 +71,15 @@ class LearnedItems:
     Invariant: what is known of an item is a function of the newest record under its key alone, so that compaction and
     restarts change nothing; a newest record that says nothing leaves the item unknown. `take` and whoever looks up
     run on the event loop's thread, so there is no lock; `read` changes nothing and may run anywhere.
+
+    ``n_partitions``: how many the records come from. Once there were fewer, an item's records may stand in two.
     """
 
     def __init__(self, codebook: Codebook) -> None:
         self.interest_of: dict[str, int] = {}
+        self.n_partitions = 1
         self._codebook = codebook
+        self._newest: dict[str, tuple[int, int]] = {}
 
     def read(self, records: Sequence[KeyedRecord]) -> list[Lesson]:
         """What these records say, in their order."""
@@ -93,18 +99,28 @@ class LearnedItems:
                 lessons[i] = lessons[i]._replace(interest=interest, outcome=Outcome.LEARNED)
         return lessons
 
-    def take(self, lessons: Iterable[Lesson]) -> Counter[Outcome]:
-        """Know from now on what these say; how many there were of each outcome."""
+    def take(self, records: Sequence[KeyedRecord], lessons: Sequence[Lesson]) -> Counter[Outcome]:
+        """Know from now on what these records said when they were read; how many there were of each outcome."""
         outcomes: Counter[Outcome] = Counter()
-        for item, interest, outcome in lessons:
+        for record, (item, interest, outcome) in zip(records, lessons, strict=True):
             outcomes[outcome] += 1
-            if item is None:
+            if item is None or not self._is_news(item, record):
                 continue
             if interest is None:
                 self.interest_of.pop(item, None)
             else:
                 self.interest_of[item] = interest
         return outcomes
+
+    def _is_news(self, item: str, record: KeyedRecord) -> bool:
+        """Whether no other partition holds a newer record of the item; within one, what is read later is newer."""
+        if self.n_partitions == 1:
+            return True
+        partition, at_ms = self._newest.get(item, (record.partition, record.timestamp))
+        if partition != record.partition and at_ms > record.timestamp:
+            return False
+        self._newest[item] = record.partition, record.timestamp
+        return True
 
     def _lesson(self, item: str, value: bytes | None) -> Lesson | Attributes:
         """What a value says at once, else the attributes that the item's interest follows from."""

@@ -10,6 +10,7 @@ import pytest
 
 from lurm_model.bundle import Bundle
 from stream.cli import run
+from stream.connection import admin
 from stream.errors import BrokerUnavailable, ConfigInvalid
 from stream.items_reader import ItemsReader
 from stream.metrics import WorkerMetrics
@@ -188,6 +189,43 @@ def test_a_topic_that_is_recreated_under_a_reader_takes_nothing_from_what_it_lea
 
     send("before", "and", "more")
     assert asyncio.run(scenario()) == dict.fromkeys(("before", "and", "more", "after"), 5)
+
+
+def test_partitions_that_are_added_to_the_topic_are_read_by_running_and_by_new_readers_alike(
+    make_kafka_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_kafka_settings()
+    create_missing(settings)
+    topic = settings.topics.items
+
+    def send(interest: int, partition: int, *names: str) -> None:
+        with producer(settings) as client:
+            for name in names:
+                client.send(topic, encode(NewItem(None, interest, SPACE)), name.encode(), partition=partition)
+
+    def add() -> None:
+        with admin(settings) as client:
+            client.create_partitions({topic: 2})
+        send(7, 1, "moved", "added")
+        send(7, 0, "stays")
+
+    async def scenario() -> ItemsReader:
+        reader = ItemsReader(settings, LearnedItems(BUNDLE.codebook), WorkerMetrics())
+        task = asyncio.create_task(reader.run())
+        await reader.caught_up()
+        await asyncio.to_thread(add)
+        await asyncio.to_thread(wait_until, lambda: reader.n_read >= 6 or task.done())
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return reader
+
+    send(5, 0, "moved", "stays", "old")
+    running = asyncio.run(scenario())
+    new = asyncio.run(read(settings, 6))
+    expected = {"moved": 7, "stays": 7, "old": 5, "added": 7}
+    assert running.learned.interest_of == new.learned.interest_of == expected
+    assert running.n_read == new.n_read == 6
+    assert f"partitions were added to the items topic: topic={topic} partitions=[1]" in caplog.text
 
 
 def test_a_topic_that_cannot_be_read_ends_the_reader_with_one_line(settings: Settings) -> None:

@@ -22,13 +22,13 @@ BOOK = Codebook({"known": 4}, VECTORS, np.ones(6, np.float32), {f"colour={i}": i
 SPACE = BOOK.interest_space_id
 
 
-def said(key: bytes | None, value: Any) -> Any:
+def said(key: bytes | None, value: Any, partition: int = 0, at_ms: int = NOW_MS) -> Any:
     raw = value if isinstance(value, bytes | None) else json.dumps(value).encode()
-    return SimpleNamespace(key=key, value=raw)
+    return SimpleNamespace(key=key, value=raw, partition=partition, timestamp=at_ms)
 
 
 def learn(learned: LearnedItems, *records: Any) -> dict[Outcome, int]:
-    return dict(learned.take(learned.read(records)))
+    return dict(learned.take(records, learned.read(records)))
 
 
 def decoded(decoder: EventDecoder, *events: dict[str, Any]) -> list[int]:
@@ -132,6 +132,25 @@ def test_what_is_known_is_a_function_of_the_newest_record_of_each_item_however_i
     assert together.interest_of == in_two.interest_of == compacted.interest_of
     assert "known" not in together.interest_of
     assert all(0 <= interest < BOOK.unknown for interest in together.interest_of.values())
+
+
+words = [None, {"interest": 1, "interest_space_id": SPACE}, {"attributes": {"colour": "3"}}]
+spoken = st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.sampled_from(words)), min_size=2, max_size=6)
+
+
+@given(spoken, st.data())
+def test_what_is_known_does_not_depend_on_how_partitions_are_read_once_an_item_has_moved_to_an_added_one(
+    pairs: list[tuple[bytes, Any]], data: st.DataObject
+) -> None:
+    moved_at = data.draw(st.integers(1, len(pairs) - 1))
+    records = [said(key, value, int(i >= moved_at), NOW_MS + i) for i, (key, value) in enumerate(pairs)]
+    as_they_came, at_once = LearnedItems(BOOK), LearnedItems(BOOK)
+    learn(as_they_came, *records)
+    at_once.n_partitions = 2
+    left = {0: records[:moved_at], 1: records[moved_at:]}
+    for partition in data.draw(st.permutations([record.partition for record in records])):
+        learn(at_once, left[partition].pop(0))
+    assert at_once.interest_of == as_they_came.interest_of
 
 
 class Counting(Codebook):
