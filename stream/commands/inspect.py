@@ -108,7 +108,8 @@ def _utc(ms: int | None) -> str:
 
 def _show_ledger(settings: Settings, *, as_json: bool, source: bool) -> None:
     with progress_bar("reading the changelog") as progress:
-        state = newest_state(settings, progress=progress)
+        # Nobody's rows: the partition records say it all, and a state may be larger than memory.
+        state = newest_state(settings, user="", progress=progress)
     parts: dict[int, SourcePart] = {}
     if source:
         with progress_bar("counting the events") as progress:
