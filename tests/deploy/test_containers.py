@@ -1,18 +1,21 @@
 """Image, compose file and chart: valid for the tools that read them, true to the commands and settings there are."""
 
 import json
+import os
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from stream.cli import COMMANDS
+from lurm_model.bundle import Bundle
+from stream.cli import run
 from stream.settings import reference
+from tests.workers import LURM
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -61,11 +64,17 @@ def compose_with_gpus() -> dict[str, Any]:
     return made
 
 
-def ran(*command: object, stdin: str | None = None) -> str:
+def ran(*command: object, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
     """What a tool prints; it must succeed."""
-    done = subprocess.run([str(each) for each in command], input=stdin, capture_output=True, text=True, check=False)
+    line = [str(each) for each in command]
+    done = subprocess.run(line, input=stdin, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def is_known(command: Sequence[str]) -> bool:
+    """Whether lurm has this command with these options."""
+    return run([*command, "--help"]) == 0
 
 
 @pytest.fixture(params=["defaults", "secured"])
@@ -102,7 +111,7 @@ def test_the_dockerfile_is_pinned_runs_as_nobody_special_and_sets_what_exists() 
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
     assert re.search(r"^USER 10001$", text, re.MULTILINE)
     assert set(re.findall(r"LURM_\w+", text)) <= KNOWN
-    assert json.loads(re.findall(r"^CMD (.*)$", text, re.MULTILINE)[0])[0] in COMMANDS
+    assert is_known(json.loads(re.findall(r"^CMD (.*)$", text, re.MULTILINE)[0]))
     shown = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for source in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
         assert {f"!{name}" for name in source.split()} <= set(shown)
@@ -180,7 +189,7 @@ def test_the_compose_file_names_settings_commands_files_and_images_that_exist() 
     assert {"worker-1", "worker-2", "exporter", "producer", "topics", "model"} <= set(ours)
     for name, each in ours.items():
         assert {key for key in each["environment"] if key.startswith("LURM_")} <= KNOWN
-        assert "entrypoint" in each or each["command"][0] in COMMANDS, name
+        assert "entrypoint" in each or is_known(each["command"]), name
     for each in services.values():
         assert re.search(r":[\w.-]*\d[\w.-]*$", each["image"])
         assert not each["image"].endswith(":latest")
@@ -194,6 +203,25 @@ def test_the_compose_file_names_settings_commands_files_and_images_that_exist() 
         for target in job["static_configs"][0]["targets"]
     }
     assert targets == {"worker-1:9108", "worker-2:9108", "exporter:9109"}
+
+
+def test_the_compose_file_makes_the_events_that_it_sends_and_a_model_of_them(tmp_path: Path) -> None:
+    """Its script, with less to train."""
+    services = compose()["services"]
+    (script,), shell = services["model"]["command"], services["model"]["entrypoint"]
+    for made, smaller in (
+        ("n_users=2_000", "n_users=150"),
+        ("n_items=1_000", "n_items=150"),
+        ("lurm train", "lurm train --epochs 1"),
+    ):
+        assert made in script
+        script = script.replace(made, smaller)
+    path = f"{LURM.parent}:{os.environ['PATH']}"
+    ran(*shell, script.replace("/data/", f"{tmp_path}/"), environment=os.environ | {"PATH": path})
+    bundle = Path(services["worker-1"]["environment"]["LURM_MODEL__BUNDLE"])
+    assert Bundle.load(tmp_path / bundle.relative_to("/data")).codebook.interest_of
+    events = Path(services["producer"]["command"][1])
+    assert (tmp_path / events.relative_to("/data")).exists()
 
 
 def test_the_volume_of_the_model_is_the_one_that_the_chart_names(deploy_tools: Path, tmp_path: Path) -> None:
@@ -233,7 +261,7 @@ def test_the_chart_sets_what_exists_and_probes_what_is_served(manifests: list[di
         names = [variable["name"] for variable in container["env"]]
         assert len(names) == len(set(names))
         assert set(names) <= KNOWN
-        assert container["args"][0] in COMMANDS
+        assert is_known(container["args"])
         assert pod["securityContext"]["runAsNonRoot"]
         # A Service's variables begin with its name, LURM_..., and no such setting exists.
         assert pod["enableServiceLinks"] is False

@@ -31,3 +31,10 @@ def test_every_metric_exists() -> None:
     registries = (WorkerMetrics().registry, LagMetrics("app").registry)
     known = {entry.name for registry in registries for entry in entries(registry)}
     assert set(re.findall(r"\blurm_[a-z_]+", TEXT)) <= known
+
+
+def test_every_line_of_a_log_exists() -> None:
+    lines = set(re.findall(r"`([a-z ]+:)(?: \.\.\.)?`", TEXT))
+    assert {"assigned:", "the worker ends:"} <= lines
+    code = "".join(file.read_text(encoding="utf-8") for file in (Path(__file__).parents[2] / "stream").rglob("*.py"))
+    assert {line for line in lines if f'"{line}' not in code} == set()
