@@ -6,22 +6,26 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from lurm_model.bundle import Bundle
 from stream.cli import run
-from stream.settings import reference
+from stream.settings import Metrics, reference
+from tests.brokers import Broker
 from tests.workers import LURM
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "lurm-stream"
 KNOWN = {leaf.variable for leaf in reference()}
-PORTS = {"worker": 9108, "exporter": 9109}
+PORTS = {"worker": Metrics().port, "exporter": 9109}
 PROBES = {
     "worker": {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"},
     "exporter": {"livenessProbe": "/livez", "readinessProbe": "/readyz"},
@@ -197,12 +201,26 @@ def test_the_compose_file_names_settings_commands_files_and_images_that_exist() 
         assert all((DEPLOY / path).exists() for path in mounted if path.startswith("."))
         assert {path for path in mounted if not path.startswith(".")} <= set(compose()["volumes"])
         assert all(port.startswith("127.0.0.1:") for port in each.get("ports", []))
-    targets = {
-        target
-        for job in yaml.safe_load((DEPLOY / "compose" / "prometheus.yaml").read_text())["scrape_configs"]
-        for target in job["static_configs"][0]["targets"]
-    }
-    assert targets == {"worker-1:9108", "worker-2:9108", "exporter:9109"}
+    worker, exporter = PORTS["worker"], PORTS["exporter"]
+    assert targets("compose/prometheus.yaml") == {f"worker-1:{worker}", f"worker-2:{worker}", f"exporter:{exporter}"}
+    assert targets("prometheus/prometheus.yaml") == {f"127.0.0.1:{worker}", f"127.0.0.1:{exporter}"}
+    assert f"127.0.0.1:{worker}/livez" in str(services["worker-1"]["healthcheck"]["test"])
+    assert [str(exporter)] == services["exporter"]["command"][2:]
+
+
+def targets(config: str) -> set[str]:
+    """What a Prometheus with this configuration scrapes."""
+    jobs = yaml.safe_load((DEPLOY / config).read_text(encoding="utf-8"))["scrape_configs"]
+    return {target for job in jobs for target in job["static_configs"][0]["targets"]}
+
+
+def test_the_compose_file_sets_properties_that_a_broker_has(kafka_broker: Broker) -> None:
+    variables = compose()["services"]["kafka"]["environment"]
+    names = {name.removeprefix("KAFKA_").lower().replace("_", ".") for name in variables}
+    broker = ConfigResource(ConfigResourceType.BROKER, "1")
+    with closing(KafkaAdminClient(bootstrap_servers=kafka_broker.brokers)) as client:
+        (known,) = client.describe_configs([broker], config_filter="all")["broker"].values()
+    assert names <= set(known)
 
 
 def test_the_compose_file_makes_the_events_that_it_sends_and_a_model_of_them(tmp_path: Path) -> None:
