@@ -72,13 +72,14 @@ class LearnedItems:
     restarts change nothing; a newest record that says nothing leaves the item unknown. `take` and whoever looks up
     run on the event loop's thread, so there is no lock; `read` changes nothing and may run anywhere.
 
-    ``n_partitions``: how many the records come from. Once there were fewer, an item's records may stand in two.
+    ``n_partitions``: how many the records come from. Where some were added, an item's records may stand in two.
     """
 
     def __init__(self, codebook: Codebook) -> None:
         self.interest_of: dict[str, int] = {}
         self.n_partitions = 1
         self._codebook = codebook
+        # Partition and time of each item's newest record; one partition has one order, and needs none.
         self._newest: dict[str, tuple[int, int]] = {}
 
     def read(self, records: Sequence[KeyedRecord]) -> list[Lesson]:
