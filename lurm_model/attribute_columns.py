@@ -14,12 +14,14 @@ from lurm_model.file_pieces import Rows, decode, one_line, refuse
 Found = list[Attributes | None]
 # What a row has in a column that becomes an attribute: none, one or several texts.
 Values = tuple[str, ...]
+# Attributes as a file may write them; null is none.
+Raw = dict[str, str | list[str] | None]
 T = TypeVar("T")
 
 
 def from_json(path: Path, texts: Sequence[bytes], rows: Rows) -> Found:
     """Attributes from JSON texts, "" or null where there are none; each different text is decoded once."""
-    decoder = msgspec.json.Decoder(dict[str, str | list[str]] | None)
+    decoder = msgspec.json.Decoder(Raw | None)
 
     def make(text: bytes, row: int) -> Attributes | None:
         return (_lists(decode(decoder, text, path, row, "attributes: ") or {}) or None) if text else None
@@ -31,12 +33,13 @@ def from_objects(path: Path, column: Any, rows: Rows) -> Found:
     """Attributes from a Parquet column of structs, maps or JSON texts; equal ones are one object."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return from_json(path, pc.fill_null(column.cast(pa.binary()), b"").to_pylist(), rows)
+    if not (pa.types.is_struct(column.type) or pa.types.is_map(column.type) or pa.types.is_null(column.type)):
+        refuse(path, rows[0] if len(rows) else 1, "attributes must be objects or JSON texts", type=column.type)
     attributes: Found = []
     known: dict[str, Attributes | None] = {}
     for row, value in zip(rows, column.to_pylist(), strict=True):
-        pairs = {} if value is None else {k: v for k, v in dict(value).items() if v is not None}
         try:
-            found = _lists(msgspec.convert(pairs, dict[str, str | list[str]])) or None
+            found = _lists(msgspec.convert(dict(value or {}), Raw)) or None
         except msgspec.ValidationError as error:
             refuse(path, row, f"attributes: {one_line(error)}")
         attributes.append(known.setdefault(repr(found), found))
@@ -87,5 +90,5 @@ def _values(value: str | float | bool | list[str] | None) -> Values:
     return (text,) if text and value is not None else ()
 
 
-def _lists(attributes: Mapping[str, str | list[str]]) -> Attributes:
-    return {key: [value] if isinstance(value, str) else value for key, value in attributes.items()}
+def _lists(attributes: Raw) -> Attributes:
+    return {key: [value] if isinstance(value, str) else value for key, value in attributes.items() if value is not None}

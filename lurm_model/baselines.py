@@ -64,7 +64,7 @@ def raw_bag(events: Events, column: Int64, n_columns: int) -> Any:
 
 def truncated_svd(bag: Any, rank: int, seed: int) -> Float32:
     """The bag's coordinates on its strongest directions, strongest first: float32[n_users, at most rank]."""
-    u, s, _ = randomized_svd(bag, min(rank, min(bag.shape) - 1), n_iter=SVD_ITERATIONS, random_state=seed)
+    u, s, _ = randomized_svd(bag, min(rank, *bag.shape), n_iter=SVD_ITERATIONS, random_state=seed)
     return np.asarray(u * s, np.float32)
 
 

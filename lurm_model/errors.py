@@ -10,11 +10,7 @@ class BundleError(ModelError):
 
 
 class EventsFileError(ModelError):
-    """A file of events or labels cannot be read: name the file, the row and what is wrong with it, and stop."""
-
-
-class ItemsFileError(ModelError):
-    """A file of items cannot be read: name the file, the row and what is wrong with it, and stop."""
+    """A file of events, items or labels cannot be read: name the file, the row and what is wrong with it, and stop."""
 
 
 class TrainingDataError(ModelError):

@@ -10,13 +10,14 @@ from lurm_model.baselines import baseline_features, item_vectors, mean_pooling_r
 from lurm_model.bundle import Bundle
 from lurm_model.coles import coles_features
 from lurm_model.encoder import Encoder, choose_device
+from lurm_model.errors import TrainingDataError
 from lurm_model.events import Events, day_rows
 from lurm_model.learning import LearnOptions
 from lurm_model.plots import Point
-from lurm_model.probe import probe_auc, probe_aucs
+from lurm_model.probe import USERS_MIN, probe_auc, probe_aucs
 from lurm_model.progress import Progress, silent
 from lurm_model.report import Cell, Report
-from lurm_model.tasks import Task, eligible
+from lurm_model.tasks import EVENTS_MIN, Task, eligible
 from lurm_model.train import train_smen
 from lurm_model.weighting import Float32
 from state.history import resolve
@@ -31,12 +32,22 @@ ANCHORS = (2, 3, 5, 10, 20)
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """What is asked of the users of these events. **Units**: features see only what lies before cut_ms."""
+    """What is asked of the users of these events. **Units**: features see only what lies before cut_ms.
+
+    **Raises** `TrainingDataError` when too few have enough before it to be asked about.
+    """
 
     events: Events
     tasks: Mapping[str, Task]
     cut_ms: int
     n_seeds: int = 3
+
+    def __post_init__(self) -> None:
+        able = len(eligible(self.events, self.cut_ms))
+        if able < USERS_MIN:
+            need = f"need {USERS_MIN} with {EVENTS_MIN} events before the last quarter of the time"
+            facts = f"users={len(self.events.users)} with_enough={able} cut_ms={self.cut_ms}"
+            raise TrainingDataError(f"too few users to ask about, {need}, take in a longer time: {facts}")
 
     @property
     def before(self) -> Events:

@@ -61,7 +61,7 @@ def svd_item_vectors(events: Events, d_item: int, seed: int) -> tuple[Float32, I
     counts = user_item_matrix(events.user, events.item, events.weight, shape)
     users_of = np.bincount(counts.indices, minlength=counts.shape[1]).astype(np.int64)
     matrix = tf_idf(counts, inverse_frequency(counts.shape[0], users_of))
-    rank = min(d_item, min(matrix.shape) - 1)
+    rank = min(d_item, *matrix.shape)
     _, s, vt = randomized_svd(matrix, rank, n_iter=4, random_state=seed)
     vectors = np.zeros((counts.shape[1], d_item), np.float32)
     vectors[:, :rank] = (vt * s[:, None]).T

@@ -13,7 +13,7 @@ import torch
 
 from lurm_model.checkpoint import load_state, save_state
 from lurm_model.contrast import indicators
-from lurm_model.errors import CheckpointError
+from lurm_model.errors import CheckpointError, TrainingDataError
 from lurm_model.objective import WEIGHTS, Objective, Weights, log_popularity
 from lurm_model.progress import Progress
 from lurm_model.smen import Smen
@@ -59,7 +59,10 @@ class LearnOptions:
 
 
 def learn(smen: Smen, rows: Rows, idf: Float32, options: LearnOptions, progress: Progress) -> History:
-    """Train in place; what every epoch's loss and indicators were, and its held-out loss if enough users are there."""
+    """Train in place; what every epoch's loss and indicators were, and its held-out loss if enough users are there.
+
+    **Raises** `TrainingDataError` when fewer than two users have two events.
+    """
     learner = _Learner(smen, rows, idf, options)
     learner.resume()
     while not learner.finished:
@@ -84,7 +87,7 @@ class _Learner:
         groups: list[dict[str, Any]] = [{"params": [interests], "lr": INTERESTS_LEARNING_RATE}, {"params": rest}]
         self._optimiser = torch.optim.Adam(groups, LEARNING_RATE)
         self._batches = -(-min(len(self._users), EPOCH_USERS_MAX) // BATCH_USERS)
-        enough = max(EPOCHS, -(-STEPS_MIN // max(1, self._batches)))
+        enough = max(EPOCHS, -(-STEPS_MIN // self._batches))
         self._epochs = enough if options.epochs is None else options.epochs
         self._history: History = {}
         self._best: dict[str, torch.Tensor] = {}
@@ -127,8 +130,6 @@ class _Learner:
         Where nobody is held out, the indicators are those of a batch of the users who are learned from.
         """
         users = self._held_out if len(self._held_out) else self._users[:BATCH_USERS]
-        if len(users) < 2:
-            return {}
         self._objective.eval()
         rng = np.random.default_rng(self._options.seed)
         results = [self._forward(view) for view in epoch_views(self._rows, users, BATCH_USERS, self._reader, rng)]
@@ -204,6 +205,10 @@ def _hold_out(users: Int64, seed: int) -> tuple[Int64, Int64]:
 
 
 def _with_two_events(rows: Rows) -> Int64:
-    """Users with something to split."""
+    """Users with something to split, two at least: one alone has nobody to be told from."""
     counts = np.bincount(rows.user[rows.bags.owners], weights=rows.bags.counts)
-    return np.flatnonzero(counts >= 2)
+    users = np.flatnonzero(counts >= 2)
+    if len(users) < 2:
+        facts = f"users={np.count_nonzero(counts)} with_two_events={len(users)}"
+        raise TrainingDataError(f"too little to learn from, need users with two events, take in a longer time: {facts}")
+    return users

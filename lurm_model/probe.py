@@ -23,6 +23,8 @@ Float64 = NDArray[np.float64]
 
 TEST_SHARE = 0.3
 VALIDATION_SHARE = 0.2
+# With fewer users nobody would be left to choose L2 on.
+USERS_MIN = 6
 # L2 per user of the mean loss: for standardised columns, and for sparse rows of length 1.
 DENSE_L2 = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SPARSE_L2 = (3e-5, 3e-4, 3e-3)
@@ -31,11 +33,13 @@ SPARSE_ITERATIONS = 80
 
 
 def probe_aucs(features: Any, labels: Bool, owner: Int64, seed: int) -> Float64:
-    """AUC of every question on a held-out 30 % of the users; NaN where a class is missing.
+    """AUC of every question on a held-out 30 % of the users; NaN where a class is missing, or users are.
 
     Questions of one owner (a task) share their L2. **Shapes**: features float[n, f], dense or scipy sparse, labels
     bool[n, q], owner int64[q] from 0 -> float64[q]. **Source**: our decision.
     """
+    if len(labels) < USERS_MIN:
+        return np.full(len(owner), np.nan)
     test, rest = _split(np.random.default_rng(seed).permutation(len(labels)), TEST_SHARE)
     validation, train = _split(rest, VALIDATION_SHARE)
     grid = np.array(SPARSE_L2 if sp.issparse(features) else DENSE_L2)
@@ -81,8 +85,9 @@ class DenseRows:
 
     def __init__(self, rows: NDArray[np.float32]) -> None:
         matrix: Tensor = torch.from_numpy(rows)
-        curvature, self.axes = torch.linalg.eigh(matrix.T @ matrix / len(matrix))
-        self.curvature, self.width = curvature.clamp_min(0), matrix.shape[1]
+        # In float32 it fails where hundreds of columns are constant or alike.
+        curvature, axes = torch.linalg.eigh((matrix.T @ matrix / len(matrix)).double())
+        self.curvature, self.axes, self.width = curvature.clamp_min(0).float(), axes.float(), matrix.shape[1]
         self._matrix: Tensor = matrix @ self.axes
 
     def times(self, weights: Tensor) -> Tensor:

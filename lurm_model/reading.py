@@ -1,49 +1,64 @@
-"""How to read a file of events: which columns are what, which become attributes, and what unit its time stamps have."""
+"""How to read a file of events or items: which columns are what, which become attributes, what unit its times have."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 REQUIRED = ("user_id", "item_id", "ts")
 OPTIONAL = ("type", "attributes")
 TARGETS = (*REQUIRED, *OPTIONAL)
+ITEM_TARGETS = ("item_id", "attributes")
 TIME_UNITS = ("auto", "s", "ms", "iso")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a file of events may be told of itself; the defaults read user_id, item_id, ts, type and attributes.
+    """What a file may be told of itself; the defaults read events: user_id, item_id, ts, type and attributes.
 
-    ``columns`` maps these five to the file's own columns, ``attributes`` names of attributes to columns of one value.
+    ``columns`` maps these ``targets`` to the file's own columns, ``attributes`` names of attributes to columns of one
+    value.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
     time_unit: str = "auto"
+    targets: Sequence[str] = TARGETS
 
     @classmethod
-    def parse(cls, columns: Sequence[str], attributes: Sequence[str] = (), time_unit: str = "auto") -> "Reading":
+    def parse(
+        cls,
+        columns: Sequence[str],
+        attributes: Sequence[str] = (),
+        time_unit: str = "auto",
+        targets: Sequence[str] = TARGETS,
+    ) -> "Reading":
         """The reading told by ``TARGET=COLUMN`` texts, and ``NAME=COLUMN`` or ``COLUMN`` ones for attributes.
 
         **Raises** ``ValueError`` for a text of another form, an unknown target, and whatever stands twice.
         """
         pairs = [_pair(text) for text in columns]
-        if unknown := [target for target, _ in pairs if target not in TARGETS]:
-            raise ValueError(f"{unknown[0]!r} is no column of events, use {', '.join(TARGETS)}")
+        if unknown := [target for target, _ in pairs if target not in targets]:
+            raise ValueError(f"{unknown[0]!r} is no TARGET, use {', '.join(targets)}")
         _refuse_twice([target for target, _ in pairs])
         _refuse_twice([column for _, column in pairs])
         meant = {column: target for target, column in pairs}
-        if taken := [name for name in REQUIRED if name in meant and name not in dict(pairs)]:
+        if taken := [name for name in REQUIRED if name in targets and name in meant and name not in dict(pairs)]:
             raise ValueError(f"the column {taken[0]!r} is {meant[taken[0]]}, say which one is {taken[0]}")
         named = [_pair(text if "=" in text else f"{text}={text}") for text in attributes]
         _refuse_twice([name for name, _ in named])
-        return cls(dict(pairs), dict(named), time_unit)
+        return cls(dict(pairs), dict(named), time_unit, targets)
+
+    @classmethod
+    def parse_items(cls, columns: Sequence[str] = (), attributes: Sequence[str] = ()) -> "Reading":
+        """The same of a file of items: without columns that become attributes there must be one of attributes."""
+        told = cls.parse(columns, attributes, targets=ITEM_TARGETS)
+        return told if attributes else replace(told, columns={"attributes": "attributes", **told.columns})
 
     @property
     def sources(self) -> dict[str, str]:
         """The column each target is read from, where the file has it."""
         taken = set(self.columns.values())
-        return {target: target for target in TARGETS if target not in taken} | dict(self.columns)
+        return {target: target for target in self.targets if target not in taken} | dict(self.columns)
 
     @property
     def required(self) -> list[str]:
@@ -52,8 +67,9 @@ class Reading:
         return list(dict.fromkeys([*named, *self.attributes.values()]))
 
 
-# A file whose columns are named like ours.
+# Files whose columns are named like ours.
 AS_NAMED = Reading()
+ITEMS_AS_NAMED = Reading({"attributes": "attributes"}, targets=ITEM_TARGETS)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -24,7 +24,12 @@ class Cell(NamedTuple):
         return cls(round(float(means.mean()), 4), round(float(means.std()), 4))
 
     def __str__(self) -> str:
-        return f"{self.auc:.3f} ± {self.std:.3f}"
+        return f"{self.auc:.3f} ± {self.std:.3f}" if self.is_asked else "-"
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is an answer."""
+        return not np.isnan(self.auc)
 
 
 @dataclass(slots=True)
@@ -53,6 +58,10 @@ class Report:
             },
             "sizes": self.sizes,
         }
+
+    def unasked(self) -> list[str]:
+        """The tasks without any answer."""
+        return [task for task, cells in self.tasks.items() if not any(cell.is_asked for cell in cells.values())]
 
     def rows(self) -> list[list[str]]:
         """The table as texts, its head first."""

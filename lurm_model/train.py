@@ -52,7 +52,7 @@ class TrainOptions:
 def train(events: Events, options: TrainOptions = TrainOptions(), progress: Progress = silent) -> Bundle:
     """A bundle from these events; equal seeds give equal bundles on one machine.
 
-    **Raises** `TrainingDataError` when there are too few users or items.
+    **Raises** `TrainingDataError` when there are too few users or items, or hardly a user has two events.
     """
     events = events.compact()
     if len(events.users) < USERS_MIN or len(events.items) < ITEMS_MIN:

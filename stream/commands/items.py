@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import msgspec
 
+from lurm_model.reading import Reading
 from stream.commands.bundle_folder import refuse_other_folder
 from stream.commands.progress import progress_bar
+from stream.commands.reading import item_options
 from stream.errors import ConfigInvalid
 from stream.settings import Settings
 
@@ -23,6 +25,7 @@ Examples:
   LURM_MODEL__BUNDLE=bundle lurm items assign new.jsonl
   LURM_MODEL__BUNDLE=bundle lurm items assign new.csv --send
   LURM_MODEL__BUNDLE=bundle lurm items assign new.parquet --out bundle-2
+  LURM_MODEL__BUNDLE=bundle lurm items assign catalogue.csv --column item_id=sku --attribute category --send
 """
 _CHUNK_ITEMS = 16_384
 
@@ -42,16 +45,18 @@ def items() -> None:
 
 @items.command(epilog=EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
+@item_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a bundle that knows them too.")
 @click.option("--send", "sends", is_flag=True, help="Send them to the items topic: running workers know them at once.")
 @click.option("--topic", metavar="TOPIC", help="Send them to this topic.  [default: topics.items]")
 @click.pass_obj
-def assign(settings: Settings, file: Path, out: Path | None, sends: bool, topic: str | None) -> None:
+def assign(settings: Settings, file: Path, reading: Reading, out: Path | None, sends: bool, topic: str | None) -> None:
     """Find the interest of the new items of FILE (.jsonl, .csv or .parquet, also .jsonl.gz) from their attributes.
 
-    A row has item_id and attributes. Items that the bundle knows keep their interest; items without any attribute it
-    knows stay unknown. Both are counted on standard error. Prints JSON lines as `lurm export items` does, unless --out
-    or --send is given. The new bundle is another model of the same interests and vectors: states and embeddings fit.
+    A row has item_id and attributes, or plain columns that --attribute names. Items that the bundle knows keep their
+    interest; items without any attribute it knows stay unknown. Both are counted on standard error. Prints JSON lines
+    as `lurm export items` does, unless --out or --send is given. The new bundle is another model of the same interests
+    and vectors: states and embeddings fit.
     """
     if settings.model.bundle is None:
         raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")
@@ -60,7 +65,7 @@ def assign(settings: Settings, file: Path, out: Path | None, sends: bool, topic:
     from lurm_model.bundle import Bundle  # noqa: PLC0415 - torch is slow to import
     from lurm_model.item_files import read_items  # noqa: PLC0415 - so is pyarrow
 
-    bundle, attributes_of = Bundle.load(settings.model.bundle), read_items(file)
+    bundle, attributes_of = Bundle.load(settings.model.bundle), read_items(file, reading)
     with progress_bar("assigning") as progress:
         found = assign_items(bundle, attributes_of, progress)
     if out is not None:

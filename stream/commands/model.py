@@ -243,6 +243,8 @@ def _print_table(report: "Report") -> None:
     for row in body:
         view.add_row(*row)
     Console(width=max(80, 18 * len(head))).print(view)
+    for task in report.unasked():
+        click.echo(f"{task} could not be asked, every split needs users of both answers", err=True)
 
 
 @contextlib.contextmanager

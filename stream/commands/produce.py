@@ -8,6 +8,7 @@ aiokafka rather than kafka-python, because it builds batches in C and so is many
 import asyncio
 import gzip
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
@@ -148,7 +149,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             for line in file:
                 if text := line.strip():
                     yield text
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigInvalid(f"cannot read the events: {error.__class__.__name__}: {error} file={path}") from error
 
 

@@ -1,33 +1,44 @@
-"""The options of every command that reads a file of events: which columns are what, and the unit of its time stamps."""
+"""The options of every command that reads a file of events or items: which columns are what, and the unit of time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 import click
 
-from lurm_model.reading import TARGETS, TIME_UNITS, Reading
+from lurm_model.reading import ITEM_TARGETS, TARGETS, TIME_UNITS, Reading
 
-COLUMN_HELP = f"Which column is {', '.join(TARGETS[:-1])} or {TARGETS[-1]}, if not the one so named; may be repeated."
 ATTRIBUTE_HELP = "A column that is an attribute of the item; may be repeated."
 TIME_UNIT_HELP = """Of ts. auto: the file's first row says s, ms (by its size) or ISO 8601, and all others must agree;
 text without a zone is UTC. Parquet's own timestamps need none."""
 
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options, and pass them as ``reading``."""
-
-    @click.option("--column", "columns", multiple=True, metavar="TARGET=COLUMN", help=COLUMN_HELP)
-    @click.option("--attribute", "attributes", multiple=True, metavar="[NAME=]COLUMN", help=ATTRIBUTE_HELP)
-    @click.option(
+    """Add the options of events, and pass them as ``reading``."""
+    time_unit = click.option(
         "--time-unit", type=click.Choice(TIME_UNITS), default=TIME_UNITS[0], show_default=True, help=TIME_UNIT_HELP
     )
+    return _column_options(TARGETS)(time_unit(_with_reading(command, Reading.parse, "time_unit")))
+
+
+def item_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of items, and pass them as ``reading``."""
+    return _column_options(ITEM_TARGETS)(_with_reading(command, Reading.parse_items))
+
+
+def _column_options(targets: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    which = f"Which column is {', '.join(targets[:-1])} or {targets[-1]}, if not the one so named; may be repeated."
+    column = click.option("--column", "columns", multiple=True, metavar="TARGET=COLUMN", help=which)
+    attribute = click.option("--attribute", "attributes", multiple=True, metavar="[NAME=]COLUMN", help=ATTRIBUTE_HELP)
+    return lambda command: column(attribute(command))
+
+
+def _with_reading(command: Callable[..., Any], parse: Callable[..., Reading], *names: str) -> Callable[..., Any]:
     @wraps(command)
-    def with_reading(
-        *args: Any, columns: tuple[str, ...], attributes: tuple[str, ...], time_unit: str, **options: Any
-    ) -> Any:
+    def with_reading(*args: Any, columns: tuple[str, ...], attributes: tuple[str, ...], **options: Any) -> Any:
+        told = [options.pop(name) for name in names]
         try:
-            reading = Reading.parse(columns, attributes, time_unit)
+            reading = parse(columns, attributes, *told)
         except ValueError as error:
             raise click.UsageError(f"--column or --attribute: {error}") from error
         return command(*args, reading=reading, **options)

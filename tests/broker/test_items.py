@@ -96,6 +96,16 @@ def test_a_bundle_with_the_new_items_is_another_model_of_the_same_spaces(
     assert (code, "neither empty nor a bundle" in err) == (2, True)
 
 
+def test_a_catalogue_of_other_columns_gives_the_same_items(lurm: Run, tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.csv"
+    path.write_text("sku,shelf\nlamp,7\nitem-3,9\nrug,2\n")
+    code, out, err = lurm(path, "--column", "item_id=sku", "--attribute", "kind=shelf")
+    assert code == 0, err
+    assert {row["item_id"]: row["interest"] for row in map(json.loads, out.splitlines())} == {"lamp": 7, "rug": 2}
+    code, _, err = lurm(path, "--column", "ts=when")
+    assert (code, "'ts' is no TARGET, use item_id, attributes" in err) == (2, True)
+
+
 def test_misuse_is_said_before_anything_is_done(
     lurm: Run, tmp_path: Path, new_items: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

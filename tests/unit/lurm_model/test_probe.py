@@ -72,3 +72,9 @@ def test_what_is_chosen_does_not_look_at_the_tested_users(rng: np.random.Generat
         probe_auc(rng.normal(size=(400, 200)).astype(np.float32), rng.random(400) < 0.5, seed) for seed in range(12)
     ]
     assert abs(np.mean(aucs) - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("n_users", [0, 1, 5])
+def test_too_few_users_answer_no_question(problem: Problem, n_users: int) -> None:
+    features, labels = (part[:n_users] for part in problem)
+    assert np.isnan(probe_aucs(features, labels, np.arange(2), seed=0)).all()

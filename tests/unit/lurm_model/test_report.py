@@ -44,3 +44,8 @@ def test_a_plot_has_a_panel_per_task_and_a_line_per_model(report: Report, tmp_pa
     assert lines[0] == "| model | numbers per user | churn | age |"
     assert lines[2] == "| smen | 64 | 0.700 ± 0.010 | 0.600 ± 0.010 |"
     assert len(lines) == 6
+
+
+def test_a_task_without_any_answer_is_named_and_shown_as_none(report: Report) -> None:
+    assert report.unasked() == ["rare"]
+    assert report.rows()[1] == ["smen", "640", "0.750 ± 0.001", "-"]

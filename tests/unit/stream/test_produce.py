@@ -53,3 +53,12 @@ def test_other_columns_and_dates_become_events_in_milliseconds(tmp_path: Path) -
         "attributes": {"shelf": ["tea"]},
     }
     assert run(["produce", str(path), "--column", "user_id=nobody"]) == 2
+
+
+def test_damaged_gzip_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "events.jsonl.gz"
+    path.write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + b"garbage" * 3)
+    assert run(["produce", str(path)]) == 2
+    assert f"cannot read the events: error: Error -3 while decompressing data: invalid block type file={path}" in (
+        capsys.readouterr().err
+    )
