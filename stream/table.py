@@ -14,7 +14,7 @@ from faust.stores.base import SerializedStore
 from faust.tables import manager, recovery
 from faust.types.tuples import TP
 
-from stream.errors import SourceLost
+from stream.errors import ConfigInvalid, SourceLost
 from stream.failpoints import passing
 from stream.fatal import die
 from stream.ownership import Ownership
@@ -25,6 +25,12 @@ _STOP_S = 15.0
 
 class BagTable(SerializedStore):
     """The store of the changelog table; row access goes through `Ownership`, never through Faust's mapping."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        table, changelog = self.table, self._ownership.shared.names.changelog
+        if table.changelog_topic_name != changelog:
+            die(ConfigInvalid(f"the store has one table, of {changelog}: table={table.name}; give it another store"))
 
     @property
     def _ownership(self) -> Ownership:
