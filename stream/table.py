@@ -38,7 +38,9 @@ class BagTable(SerializedStore):
         return ownership
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """The last changelog offset applied."""
+        """The last changelog offset applied; none for a recovery that a signal to stop has overtaken."""
+        if self.app.should_stop:
+            return None
         try:
             return self._ownership.store(tp.partition).changelog_offset
         except Exception as error:  # noqa: BLE001 - the process dies here
@@ -93,7 +95,8 @@ class BagTable(SerializedStore):
         if max(active, default=0) >= n:
             raise SourceLost(
                 f"partitions were added to the events topic: topic={self._ownership.shared.names.events} wanted={n} "
-                f"found>{max(active)}; stop its producers: users are in other partitions now, where their rows are not"
+                f"found>{max(active)}; users are in other partitions now, where their rows are not: stop the producers "
+                "and move state and waiting events with `lurm repartition`"
             )
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
