@@ -128,6 +128,11 @@ def newest_state(settings: Settings, user: str | None = None, progress: Progress
     )
 
 
+def newest_records(settings: Settings, progress: Progress | None = None) -> State:
+    """The partition records alone, which fit in memory however many rows there are: no user's id is empty."""
+    return newest_state(settings, "", progress)
+
+
 def newest_embeddings(
     settings: Settings, user: str | None = None, progress: Progress | None = None
 ) -> dict[str, Embedding]:
