@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from state.bags import Bags
+from state.bags import Bags, sum_bags
 from state.errors import FormatUnknown, StoreCorrupt
 from state.history import Rows
 from state.periods import SCALE_BY_CODE, Int64
@@ -78,6 +78,14 @@ def encode_values(seq: Int64, event_time_ms: Int64, bags: Bags) -> list[bytes]:
     begin = (starts * 8).tolist()
     end = [*begin[1:], len(raw)]
     return [raw[a:b] for a, b in zip(begin, end, strict=True)]
+
+
+def sum_values(some: Sequence[bytes], others: Sequence[bytes]) -> list[bytes]:
+    """The values that count what both of each pair count, as new as the newer one."""
+    n = len(some)
+    seq, event_time_ms, bags = decode_values([*some, *others])
+    owner = np.tile(np.arange(n), 2)
+    return encode_values(seq.reshape(2, n).max(0), event_time_ms.reshape(2, n).max(0), sum_bags(owner, bags, n))
 
 
 def decode_header(values: Sequence[bytes]) -> tuple[Int64, Int64]:

@@ -284,6 +284,7 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
         broker=[f"{TRANSPORT}://{broker.strip()}" for broker in kafka.brokers.split(",")],
         broker_credentials=credentials(kafka),
         store=f"{STORE}://",
+        PartitionAssignor="stream.assignor:PartitionAssignor",
         TableManager="stream.table:TableManager",
         recovery_consistency_check=False,  # ours is in that manager
         datadir=str(ownership.folder / "faust"),

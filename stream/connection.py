@@ -4,6 +4,7 @@ The tools use kafka-python, the worker and `lurm produce` aiokafka. No client cr
 """
 
 import asyncio
+import logging
 import re
 import socket
 import ssl
@@ -28,12 +29,17 @@ from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.security import OAUTHBEARER, aiokafka_security, kafka_python_security
 from stream.settings import Kafka, Settings
 
+logger = logging.getLogger("lurm")
+
 # A name, an IPv4 address, or an IPv6 address in brackets; then the port.
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:;,\[\]]+):\d{1,5}")
 _ATTEMPT_S = 5.0
 _CLOSE_S = 2.0
 _REFUSED = (SaslAuthenticationFailed, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 _PAUSE_S = 0.2
+_FETCH_WAIT_MS = 500
+# After what the broker refuses, such as a topic we may no longer read.
+_REFUSED_PAUSE_S = 5.0
 
 
 def client_arguments(kafka: Kafka, client_id: str = "lurm") -> dict[str, Any]:
@@ -66,6 +72,23 @@ def check_fetching(consumer: Any) -> None:
     if task.done() and not consumer._closed:  # noqa: SLF001
         cause = None if task.cancelled() else task.exception()
         raise RuntimeError(f"the fetcher has ended: {cause}") from cause
+
+
+async def fetch(consumer: Any, max_records: int | None = None) -> dict[Any, list[Any]]:
+    """What an aiokafka consumer has within half a second. **Raises** `AiokafkaError`, and as `check_fetching`."""
+    check_fetching(consumer)
+    records: dict[Any, list[Any]] = await consumer.getmany(timeout_ms=_FETCH_WAIT_MS, max_records=max_records)
+    return records
+
+
+async def fetch_or_wait(consumer: Any, what: str, max_records: int | None = None) -> dict[Any, list[Any]]:
+    """As `fetch`; nothing, after a warning and a pause, where the broker refuses. **Raises** as `check_fetching`."""
+    try:
+        return await fetch(consumer, max_records)
+    except AiokafkaError as error:
+        logger.warning("%s cannot be read now: %s", what, error)
+        await asyncio.sleep(_REFUSED_PAUSE_S)
+        return {}
 
 
 def consumer_arguments(kafka: Kafka, client_id: str = "lurm") -> dict[str, Any]:

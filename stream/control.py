@@ -13,7 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.connection import aiokafka_arguments, check_fetching
+from stream.connection import aiokafka_arguments, fetch_or_wait
 from stream.erasure import Marker, decode
 from stream.ownership import Ownership
 from stream.partition import Partition
@@ -21,9 +21,7 @@ from stream.settings import Kafka
 
 logger = logging.getLogger("lurm")
 
-_WAIT_MS = 500
-# After what the broker refuses, such as a topic we may no longer read.
-_RETRY_S = 5.0
+_PAUSE_S = 0.5
 
 
 class ControlReader:
@@ -41,22 +39,12 @@ class ControlReader:
             while True:
                 self._follow(consumer)
                 if not self._held:
-                    await asyncio.sleep(_WAIT_MS / 1000)
+                    await asyncio.sleep(_PAUSE_S)
                     continue
-                for tp, records in (await self._read(consumer)).items():
+                for tp, records in (await fetch_or_wait(consumer, "erasures")).items():
                     await self._erase(tp.partition, records)
         finally:
             await consumer.stop()
-
-    async def _read(self, consumer: AIOKafkaConsumer) -> dict[Any, Sequence[Any]]:
-        check_fetching(consumer)
-        try:
-            records: dict[Any, Sequence[Any]] = await consumer.getmany(timeout_ms=_WAIT_MS)
-        except KafkaError as error:
-            logger.warning("erasures cannot be read now: %s", error)
-            await asyncio.sleep(_RETRY_S)
-            return {}
-        return records
 
     async def _connect(self) -> AIOKafkaConsumer:
         while True:
@@ -68,7 +56,7 @@ class ControlReader:
             except KafkaError as error:
                 await consumer.stop()
                 logger.warning("erasures cannot be read yet: %s", error)
-                await asyncio.sleep(_WAIT_MS / 1000)
+                await asyncio.sleep(_PAUSE_S)
             else:
                 return consumer
 

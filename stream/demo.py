@@ -28,7 +28,7 @@ from lurm_model.tasks import TA_FENG_CUT_MS, Task, eligible, event_tasks, ta_fen
 from lurm_model.train import TrainOptions, train
 from stream.embedded_broker import free_ports
 from stream.errors import LurmError
-from stream.replay import newest_embeddings, newest_state
+from stream.replay import newest_embeddings, newest_records
 from stream.scrape import Samples, is_ready, quantile, scrape, value
 from stream.settings import ENV_PREFIX, Settings, load
 
@@ -169,7 +169,7 @@ def _mean_auc(features: Any, task: Task, users: Any) -> float:
 
 def summarise(data: DemoData, settings: Settings, run: Run, consumed: Mapping[str, int], broker: str) -> dict[str, Any]:
     """What `build/demo/summary.json` says. **Raises** `LurmError` when an event is unaccounted for."""
-    ledger = newest_state(settings).ledger
+    ledger = newest_records(settings).ledger
     if not ledger.balanced or ledger.received != len(data.events):
         raise LurmError(f"the ledger does not balance: sent={len(data.events)} {ledger}")
     return {

@@ -25,5 +25,9 @@ class SourceLost(LurmError):
     """The source topic no longer holds what the state expects to read next: stop, never skip silently."""
 
 
+class GroupMixed(LurmError):
+    """Workers of one group that read different topics: stop, until all of them read the same."""
+
+
 class SpaceMixed(LurmError):
     """Two vector spaces in one embeddings topic: their vectors cannot be compared."""

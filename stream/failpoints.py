@@ -51,6 +51,7 @@ STEPS: Final = (
     "recovery.replayed",  # one batch of the changelog
     "repartition.sent",  # one row, perhaps not acknowledged yet
     "repartition.written",  # all rows, not compared yet
+    "repartition.sent_on",  # and all waiting events
 )
 _ACTION = r"(?P<signal>SIG[A-Z]+)|(?P<wait_s>\d+(\.\d+)?)|(?P<error>raise)"
 _FORM = re.compile(rf"(?P<step>[a-z_.]+)(:(?P<passage>[1-9]\d*)(?P<on>\+)?)?(=({_ACTION}))?")

@@ -6,13 +6,13 @@ every item.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.connection import aiokafka_arguments, check_fetching
+from stream.connection import aiokafka_arguments, fetch, fetch_or_wait
 from stream.errors import BrokerUnavailable, ConfigInvalid
 from stream.metrics import WorkerMetrics
 from stream.new_items import LearnedItems
@@ -21,9 +21,6 @@ from stream.topics import n_partitions
 
 logger = logging.getLogger("lurm")
 
-_WAIT_MS: Final = 500
-# After what the broker refuses, such as a topic we may no longer read.
-_RETRY_S: Final = 5.0
 # So many are decoded between two turns of the event loop, which waits for none of their interests.
 _RECORDS_MAX: Final = 2_000
 # Added partitions are noticed this soon.
@@ -73,9 +70,10 @@ class ItemsReader:
             self._assign(consumer, numbers)
             await self._read_to_end(consumer)
             self._caught_up.set()
+            # Whatever the broker refuses from now on, what was learned holds.
             while True:
                 self._follow_added(consumer)
-                await self._read_on(consumer)
+                await self._learn(await fetch_or_wait(consumer, "new items", _RECORDS_MAX))
         finally:
             await consumer.stop()
 
@@ -107,20 +105,10 @@ class ItemsReader:
                 if self.n_read > done:
                     done = self.n_read
                     limit.reschedule(clock() + deadline_s)
-                await self._read(consumer)
+                await self._learn(await fetch(consumer, _RECORDS_MAX))
         logger.info("items are known: records=%d learned=%d", self.n_read, len(self.learned.interest_of))
 
-    async def _read_on(self, consumer: AIOKafkaConsumer) -> None:
-        """What comes; whatever the broker refuses, what was learned holds."""
-        try:
-            await self._read(consumer)
-        except KafkaError as error:
-            logger.warning("new items cannot be read now: %s", error)
-            await asyncio.sleep(_RETRY_S)
-
-    async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        check_fetching(consumer)
-        parts: dict[TopicPartition, list[Any]] = await consumer.getmany(timeout_ms=_WAIT_MS, max_records=_RECORDS_MAX)
+    async def _learn(self, parts: Mapping[Any, list[Any]]) -> None:
         records = [record for part in parts.values() for record in part]
         if not records:
             return

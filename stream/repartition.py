@@ -4,6 +4,10 @@ Nothing of the old application is changed. A user's rows go where Kafka's defaul
 with the ``seq`` they had; the new partition records begin the next epoch, so every later ``seq`` is higher. Until the
 rows were read again and found equal, the new records forbid every worker to start; writing the same rows twice changes
 nothing, so an interrupted run is repeated. Rows stand in temporary databases, so a state may be larger than memory.
+
+Where partitions were added to the old events topic no worker can count what waits there: a user's events and rows are
+no longer in one partition. Those events are sent on to the new topic, where each goes to its user's rows; and rows that
+were counted from such events before the workers noticed are added to their user's others.
 """
 
 import tempfile
@@ -23,7 +27,7 @@ from kafka.partitioner.default import murmur2
 from state.options import StoreOptions, StoreResources
 from state.record import Ledger, PartitionRecord, decode_record, encode_record
 from state.row_copy import RowCopy
-from state.rows import RECORD_KEY, user_of
+from state.rows import RECORD_KEY, seq_of, sum_values, user_of
 from stream.connection import admin, broker_errors, client_arguments
 from stream.erasure import Answer, Marker, decode
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
@@ -31,7 +35,7 @@ from stream.failpoints import passing
 from stream.replay import Progress, read_topic
 from stream.settings import Settings, validated
 from stream.source import read_source
-from stream.topics import check, create_missing, end_offsets
+from stream.topics import check, create_missing, end_offsets, n_partitions, offset_ranges
 
 # In place of the interest space: a worker refuses to count on top of it.
 UNFINISHED = "(unfinished lurm repartition)"
@@ -79,14 +83,14 @@ class Moved:
     epoch: int
 
 
-def partition_of(user: bytes, n_partitions: int) -> int:
+def partition_of(user: bytes, n: int) -> int:
     """Where Kafka's default partitioner puts the events of this user."""
-    placed: int = (murmur2(user) & 0x7FFFFFFF) % n_partitions
+    placed: int = (murmur2(user) & 0x7FFFFFFF) % n
     return placed
 
 
 @contextmanager
-def copied(settings: Settings, n_partitions: int, progress: Progress | None = None) -> Iterator[Copy]:
+def copied(settings: Settings, n: int, progress: Progress | None = None) -> Iterator[Copy]:
     """The state of an application as its changelog says, in a temporary database while the block runs."""
     records: dict[int, PartitionRecord] = {}
     with (
@@ -97,7 +101,7 @@ def copied(settings: Settings, n_partitions: int, progress: Progress | None = No
             rows.write((each.partition, each.key, each.value) for each in batch if not _is_own(each.key))
             newest = {each.partition: each.value for each in batch if each.key == RECORD_KEY and each.value}
             records |= {number: decode_record(value) for number, value in newest.items()}
-        yield Copy(rows, records, n_partitions)
+        yield Copy(rows, records, n)
 
 
 def _is_own(key: bytes) -> bool:
@@ -108,26 +112,25 @@ def _is_own(key: bytes) -> bool:
 def read_old(settings: Settings, progress: Progress | None = None) -> Iterator[Copy]:
     """The whole state of an application at rest, while the block runs.
 
-    **Raises** `LurmError` while workers run, events or erasures wait, or rows are not where the default partitioner
-    puts their users, `SourceLost` when the events topic is not the one that was counted.
+    **Raises** `LurmError` while workers run, events that they can count or erasures wait, or rows are not where the
+    default partitioner puts their users, `SourceLost` when the events topic is not the one that was counted.
     """
     _refuse_members(settings)
     ends = end_offsets(settings, settings.topics.events)
     if not ends:
         raise ConfigInvalid(f"the events topic does not exist: topic={settings.topics.events}")
-    with copied(settings, len(ends), progress) as state:
+    with copied(settings, n_partitions(settings, settings.changelog_topic), progress) as state:
         if not state.records:
             raise LurmError(f"there is no state to move: changelog={settings.changelog_topic}")
-        source = read_source(settings)
-        applied = {number: source.continued(record, number).next_offset for number, record in state.records.items()}
+        applied = _applied(settings, state)
         waiting = sum(max(0, end - applied.get(number, 0)) for number, end in ends.items())
-        if waiting:
+        if waiting and len(ends) == state.n_partitions:
             raise LurmError(
                 f"events wait in the old topic, and would be lost: events={waiting} topic={settings.topics.events}; "
                 "stop the producers and let the workers finish"
             )
         _refuse_erasures(settings)
-        _refuse_misplaced(state, len(ends))
+        _bring_home(state, len(ends))
         yield state
 
 
@@ -155,6 +158,34 @@ def write_new(new: Settings, state: Copy, progress: Progress | None = None) -> P
         producer.flush()
     passing("repartition.written")
     return Placed(n_users, rows)
+
+
+def send_on(settings: Settings, new: Settings, state: Copy, progress: Progress | None = None) -> int:
+    """Send the events that wait in the old topic to the new one; how many there were.
+
+    **Raises** `LurmError` when the new topic holds events already, which may be these, and when one was not taken.
+    """
+    topic, n_before, n = new.topics.events, _n_records(new, new.topics.events), 0
+    with broker_errors(new.kafka), closing(_producer(new)) as producer:
+        for batch in read_topic(settings, settings.topics.events, progress, _applied(settings, state)):
+            waiting = [each for each in batch if not _is_erased(each, state.records)]
+            if waiting and n_before:
+                raise LurmError(
+                    f"events wait in the old topic, and the new one holds some already: topic={topic} "
+                    f"events={n_before}; delete that topic and run this again"
+                )
+            for each in waiting:
+                producer.send(topic, each.value, each.key, headers=each.headers, timestamp_ms=each.timestamp)
+            n += len(waiting)
+        producer.flush()
+    passing("repartition.sent_on")
+    n_sent = _n_records(new, topic) - n_before
+    if n_sent != n:
+        raise LurmError(
+            f"not all waiting events are in the new topic: topic={topic} waiting={n} found={n_sent}; delete that topic "
+            "and run this again"
+        )
+    return n
 
 
 def verify_and_allow(new: Settings, state: Copy, placed: Placed, progress: Progress | None = None) -> Moved:
@@ -187,6 +218,25 @@ def in_next_epoch(new: Settings, state: Copy) -> Settings:
     """The new settings in the first epoch in which every ``seq`` is higher than all of this state."""
     epoch = max(record.epoch for record in state.records.values()) + 1
     return new.model_copy(update={"topics": new.topics.model_copy(update={"epoch": epoch})})
+
+
+def _applied(settings: Settings, state: Copy) -> dict[int, int]:
+    """The first offset of the old events topic that was not counted, by partition."""
+    source = read_source(settings)
+    return {number: source.continued(record, number).next_offset for number, record in state.records.items()}
+
+
+def _is_erased(event: Any, records: Mapping[int, PartitionRecord]) -> bool:
+    """Whether a worker would skip this event, for its user was erased after it was sent."""
+    record = records.get(event.partition)
+    if record is None or not record.erasing or event.key is None:
+        return False
+    below = record.erasing.get(event.key.decode(errors="replace"), 0)
+    return seq_of(record.epoch, event.offset) < below
+
+
+def _n_records(settings: Settings, topic: str) -> int:
+    return sum(end - first for first, end in offset_ranges(settings, topic).values())
 
 
 def _records(new: Settings, state: Copy, interest_space_id: str = "") -> dict[int, PartitionRecord]:
@@ -265,13 +315,28 @@ def _refuse_erasures(settings: Settings) -> None:
         raise LurmError(f"erasures wait: partitions={sorted(number for number, _ in waiting)}; let the workers finish")
 
 
-def _refuse_misplaced(state: Copy, n_partitions: int) -> None:
-    for number, user, _ in state.users():
-        if partition_of(user, n_partitions) != number:
-            raise LurmError(
-                f"the producers do not place events by Kafka's default partitioner: user={user.decode()!r} "
-                f"partition={number} expected={partition_of(user, n_partitions)}; their rows cannot be moved"
-            )
+def _bring_home(state: Copy, n_events: int) -> None:
+    """Add the rows of users whose events went to another partition, since partitions were added, to their other rows.
+
+    **Raises** `LurmError` for rows that are where neither number of partitions puts their user.
+    """
+    for number in range(state.n_partitions):
+        for rows in state.rows.rows(number):
+            writes: list[tuple[int, bytes, bytes | None]] = []
+            for key, value in rows:
+                user = user_of(key)
+                home = partition_of(user, state.n_partitions)
+                if home == number:
+                    continue
+                if partition_of(user, n_events) != number:
+                    raise LurmError(
+                        f"the producers do not place events by Kafka's default partitioner: user={user.decode()!r} "
+                        f"partition={number} expected={home}; their rows cannot be moved"
+                    )
+                (there,) = state.rows.get(home, [key])
+                whole = value if there is None else sum_values([there], [value])[0]
+                writes += [(home, key, whole), (number, key, None)]
+            state.rows.write(writes)
 
 
 def _refuse_finished(new: Settings) -> None:

@@ -61,11 +61,14 @@ class State:
         return None, decode_rows([], [])[1]
 
 
-def read_topic(settings: Settings, topic: str, progress: Progress | None = None) -> Iterator[list[Any]]:
+def read_topic(
+    settings: Settings, topic: str, progress: Progress | None = None, first: Mapping[int, int] | None = None
+) -> Iterator[list[Any]]:
     """All committed records of a topic up to its ends now, in batches, one partition after the other.
 
-    ``progress`` is told the offsets done and their total. **Raises** `ConfigInvalid` when there is no such topic,
-    `BrokerUnavailable` when nothing moves for ``kafka.start_deadline_s``.
+    ``first`` has the offsets to begin at, by partition, where that is not the topic's first; ``progress`` is told the
+    offsets done and their total. **Raises** `ConfigInvalid` when there is no such topic, `BrokerUnavailable` when
+    nothing moves for ``kafka.start_deadline_s``.
     """
     wait_for_broker(settings)
     with broker_errors(settings.kafka), closing(KafkaConsumer(**consumer_arguments(settings.kafka))) as consumer:
@@ -74,7 +77,8 @@ def read_topic(settings: Settings, topic: str, progress: Progress | None = None)
             raise ConfigInvalid(
                 f"no such topic: topic={topic}; has a worker run with these settings? `lurm topics check`"
             )
-        starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        starts = {each: max(begins[each], (first or {}).get(each.partition, 0)) for each in partitions}
         done, total = 0, sum(ends.values()) - sum(starts.values())
         for each in partitions:
             consumer.assign([each])
@@ -122,6 +126,11 @@ def newest_state(settings: Settings, user: str | None = None, progress: Progress
     return State(
         {number: rows[number] for number in sorted(rows)}, {number: records[number] for number in sorted(records)}
     )
+
+
+def newest_records(settings: Settings, progress: Progress | None = None) -> State:
+    """The partition records alone, which fit in memory however many rows there are: no user's id is empty."""
+    return newest_state(settings, "", progress)
 
 
 def newest_embeddings(

@@ -14,7 +14,7 @@ from faust.stores.base import SerializedStore
 from faust.tables import manager, recovery
 from faust.types.tuples import TP
 
-from stream.errors import SourceLost
+from stream.errors import ConfigInvalid, SourceLost
 from stream.failpoints import passing
 from stream.fatal import die
 from stream.ownership import Ownership
@@ -26,13 +26,21 @@ _STOP_S = 15.0
 class BagTable(SerializedStore):
     """The store of the changelog table; row access goes through `Ownership`, never through Faust's mapping."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        table, changelog = self.table, self._ownership.shared.names.changelog
+        if table.changelog_topic_name != changelog:
+            die(ConfigInvalid(f"the store has one table, of {changelog}: table={table.name}; give it another store"))
+
     @property
     def _ownership(self) -> Ownership:
         ownership: Ownership = self.app.ownership
         return ownership
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """The last changelog offset applied."""
+        """The last changelog offset applied; none for a recovery that a signal to stop has overtaken."""
+        if self.app.should_stop:
+            return None
         try:
             return self._ownership.store(tp.partition).changelog_offset
         except Exception as error:  # noqa: BLE001 - the process dies here
@@ -87,7 +95,8 @@ class BagTable(SerializedStore):
         if max(active, default=0) >= n:
             raise SourceLost(
                 f"partitions were added to the events topic: topic={self._ownership.shared.names.events} wanted={n} "
-                f"found>{max(active)}; stop its producers: users are in other partitions now, where their rows are not"
+                f"found>{max(active)}; users are in other partitions now, where their rows are not: stop the producers "
+                "and move state and waiting events with `lurm repartition`"
             )
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:

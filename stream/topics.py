@@ -267,7 +267,10 @@ def _problems(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPl
 
 def _wrong_partitions(each: TopicPlan, found: int, wanted: int) -> Problem:
     if each.settings_key == "topics.events":
-        remedy = f"set LURM_TOPICS__PARTITIONS={found}, or use another events topic"
+        remedy = (
+            f"set LURM_TOPICS__PARTITIONS={found} for a new state, or use another events topic; "
+            "if partitions were added, `lurm repartition`"
+        )
     elif "delete.retention.ms" in each.configs:
         remedy = (
             f"use the events topic it belongs to, `lurm repartition`, or, for a new state, another {each.settings_key}"

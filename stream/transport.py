@@ -6,12 +6,12 @@ while the app rebalances (I6), and nothing is in flight when partitions are give
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer import subscription_state
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, InconsistentGroupProtocolError
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
@@ -20,13 +20,14 @@ from faust.types.tuples import TP, ConsumerMessage
 
 from stream.backlog import backlog_bytes, bytes_of
 from stream.connection import check_fetching
-from stream.errors import SourceLost
+from stream.errors import GroupMixed, SourceLost
 from stream.fatal import die
 from stream.security import aiokafka_security
 from stream.settings import Kafka
 from stream.source import Position, n_lost
 
 _FETCH_WAIT_MS = 500
+_WATCH_S = 0.5
 # Faust gives a rebalance this share of its timeout to finish what is in flight.
 _DRAIN_SHARE = 0.6
 
@@ -96,6 +97,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         coordinator = self._consumer._coordinator
         reset = coordinator.reset_generation
         coordinator.reset_generation = lambda: coordinator.request_rejoin() if self._committing else reset()
+        self.add_future(self._watch(self._consumer))
+
+    async def _watch(self, consumer: Any) -> None:
+        """End the worker with what the coordinator or the fetcher died of: Faust asks neither, joined or not."""
+        while not consumer._closed:
+            try:
+                consumer._coordinator.check_errors()
+                check_fetching(consumer)
+            except InconsistentGroupProtocolError:
+                die(_mixed(self.app.conf, consumer.subscription()))
+            except Exception as error:  # noqa: BLE001 - the process dies here
+                die(error)
+            await asyncio.sleep(_WATCH_S)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -122,12 +136,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
-        # Faust bypasses the call that reports a dead coordinator, and would end in disorder if it raised here.
-        try:
-            consumer._coordinator.check_errors()
-            check_fetching(consumer)
-        except Exception as error:  # noqa: BLE001 - the process dies here
-            die(error)
         subscriptions = fetcher._subscriptions
         before = {tp: state.position for tp, state in _states(subscriptions).items()}
         with subscriptions.fetch_context():
@@ -143,6 +151,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 fetched[tp] = Fetched(batch, start, after, generation)
                 state.jumped = False
         return fetched
+
+
+def _mixed(conf: Any, topics: Iterable[str]) -> GroupMixed:
+    return GroupMixed(
+        f"the group's other workers read other topics: group={conf.id} own={','.join(sorted(topics))}; a worker with "
+        "other topics or tables starts once all others have been stopped for kafka.session_timeout_s="
+        f"{conf.broker_session_timeout:g}, or with another LURM_APP__ID"
+    )
 
 
 def _states(subscriptions: Any) -> dict[Any, PartitionState]:

@@ -13,7 +13,7 @@ from stream.embedding_record import Embedding
 from stream.errors import LurmError
 from stream.interest_names import top_items
 from stream.ledger_report import SourcePart, partition_report, source_parts
-from stream.replay import newest_embeddings, newest_state, scales_of
+from stream.replay import newest_embeddings, newest_records, newest_state, scales_of
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -108,8 +108,7 @@ def _utc(ms: int | None) -> str:
 
 def _show_ledger(settings: Settings, *, as_json: bool, source: bool) -> None:
     with progress_bar("reading the changelog") as progress:
-        # Nobody's rows: the partition records say it all, and a state may be larger than memory.
-        state = newest_state(settings, user="", progress=progress)
+        state = newest_records(settings, progress)
     parts: dict[int, SourcePart] = {}
     if source:
         with progress_bar("counting the events") as progress:

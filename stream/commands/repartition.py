@@ -37,7 +37,8 @@ def repartition(
     Stop the producers, let the workers finish, and stop them. The old application is not changed. The new changelog is
     read again and compared row by row; ends with 1 on a difference. Interrupted, it can be run again. The settings
     printed at the end are the new workers': they count the new events topic on top, and publish everybody once in the
-    new embeddings topic. The temporary folder (TMPDIR) needs room for all rows twice.
+    new embeddings topic. Where partitions were added to the old events topic, which stopped the workers, what waits
+    there is sent on to the new one. The temporary folder (TMPDIR) needs room for all rows twice.
     """
     from stream import repartition as move  # noqa: PLC0415 - --help needs no Kafka client
 
@@ -56,10 +57,14 @@ def repartition(
         new = move.in_next_epoch(new, state)
         with progress_bar("writing the new changelog") as progress:
             placed = move.write_new(new, state, progress)
+        with progress_bar("sending waiting events on") as progress:
+            n_waiting = move.send_on(settings, new, state, progress)
         with progress_bar("reading it again") as progress:
             moved = move.verify_and_allow(new, state, placed, progress)
     ledger = " ".join(f"{name}={n}" for name, n in msgspec.structs.asdict(moved.ledger).items())
     click.echo(f"moved and found equal: users={moved.users} rows={moved.rows} {ledger}")
+    if n_waiting:
+        click.echo(f"sent on to the new events topic: events={n_waiting}")
     click.echo(f"LURM_APP__ID={to_app}")
     for name in ("events", "embeddings", "dead_letters", "partitions", "epoch"):
         click.echo(f"LURM_TOPICS__{name.upper()}={getattr(new.topics, name)}")

@@ -14,13 +14,14 @@ from state.errors import FormatUnknown, StoreCorrupt
 from state.history import Rows, resolve
 from state.periods import SCALE_BY_CODE, SCALES, Scale, parse_scales
 from state.rollup import roll_up, users_to_roll_up
-from state.rows import decode_keys, decode_rows, decode_values, encode_keys, encode_values
+from state.rows import decode_keys, decode_rows, decode_values, encode_keys, encode_values, sum_values
 from tests.plain import Bags as PlainBags
 from tests.plain import PlainEvent
 from tests.plain import bags as plain_bags
 
 u32 = st.integers(0, 2**32 - 1)
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6) | u32, st.integers(1, 1000)), max_size=60)
+heads = st.lists(st.tuples(st.integers(0, 2**62), st.integers(-(2**54), 2**54)), min_size=5, max_size=5)
 user_ids = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(str.encode)
 EPOCH = datetime.date(1970, 1, 1).toordinal()
 FIRST, LAST = datetime.date.min.toordinal() - EPOCH, datetime.date.max.toordinal() - EPOCH
@@ -82,7 +83,7 @@ def test_a_count_stays_at_its_largest_value() -> None:
     assert as_dicts(bags)[0] == {7: COUNT_MAX}
 
 
-@given(pairs, st.lists(st.tuples(st.integers(0, 2**62), st.integers(-(2**54), 2**54)), min_size=5, max_size=5))
+@given(pairs, heads)
 def test_a_rows_value_survives_its_bytes(triples: list, heads: list[tuple[int, int]]) -> None:
     seq, time = (np.array(column) for column in zip(*heads, strict=True))
     values = encode_values(seq, time, make_bags(triples))
@@ -90,6 +91,21 @@ def test_a_rows_value_survives_its_bytes(triples: list, heads: list[tuple[int, i
     assert read_seq.tolist() == seq.tolist()
     assert read_time.tolist() == time.tolist()
     assert as_dicts(bags) == as_dicts(make_bags(triples))
+
+
+@given(pairs, pairs, heads, heads)
+def test_the_sum_of_rows_counts_what_both_count_and_is_as_new_as_the_newer(
+    some: list, others: list, some_heads: list[tuple[int, int]], other_heads: list[tuple[int, int]]
+) -> None:
+    def values(triples: list, heads: list[tuple[int, int]]) -> list[bytes]:
+        seq, time = (np.array(column) for column in zip(*heads, strict=True))
+        return encode_values(seq, time, make_bags(triples))
+
+    seq, time, bags = decode_values(sum_values(values(some, some_heads), values(others, other_heads)))
+    pairs_of_heads = zip(some_heads, other_heads, strict=True)
+    newer = [tuple(map(max, zip(*both, strict=True))) for both in pairs_of_heads]
+    assert list(zip(seq.tolist(), time.tolist(), strict=True)) == newer
+    assert as_dicts(bags) == as_dicts(make_bags(some + others))
 
 
 @given(st.lists(st.tuples(user_ids, st.sampled_from(list(SCALES)), st.integers(-(2**31), 2**31 - 1)), max_size=20))

@@ -1,9 +1,26 @@
-"""`lurm worker` of another version, whose table has another name: what a rolling deploy would bring."""
+"""`lurm worker` of another version, as a rolling deploy brings it: the name of our table, then more as NAME:STORE."""
 
 import sys
+from typing import Any
 
 import stream.app
 from stream.cli import run
+from stream.settings import Settings
 
-stream.app.TABLE = "rows"  # type: ignore[misc]
+OURS, *MORE = sys.argv[1:]
+
+
+class Worker(stream.app.Worker):
+    """Has more tables."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        for table in MORE:
+            name, store = table.split(":")
+            self.app.Table(name, partitions=self.settings.topics.partitions, store=f"{store}://{name}")
+
+
+stream.app.TABLE = OURS  # type: ignore[misc]
+stream.app.Worker = Worker  # type: ignore[misc]
+Settings.changelog_topic = property(lambda self: f"{self.app.id}-{OURS}-changelog")  # type: ignore[method-assign,assignment]
 sys.exit(run(["worker"]))
