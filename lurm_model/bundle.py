@@ -27,7 +27,7 @@ from lurm_model.smen import Smen
 from state.periods import Scale
 
 # 2: days after the training's last are read as the last.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 CODEBOOK = "codebook.safetensors"
 VOCABULARY = "vocabulary.json"

@@ -36,18 +36,15 @@ class Sequences(NamedTuple):
 class ScaleBatch:
     """The periods of one scale of n users, with k periods of nnz pairs.
 
-    **Shapes**: indices int64[nnz], weights float32[nnz], offsets int64[k + 1], life_offsets int64[n + 1] (the pairs of
-    a user's whole sequence), norm_sq float32[k], life_norm_sq float32[n], features float32[k, N_FEATURES];
-    the sequences as torch packs them: packed int64[k] (periods by step, longest user first), batch_sizes int64[steps],
-    users int64[u] (who stands in each place; users without periods have none).
+    **Shapes**: indices int64[nnz], weights float32[nnz], offsets int64[k + 1], norm_sq float32[k], features
+    float32[k, N_FEATURES]; the sequences as torch packs them: packed int64[k] (periods by step, longest user first),
+    batch_sizes int64[steps], users int64[u] (who stands in each place; users without periods have none).
     """
 
     indices: Tensor
     weights: Tensor
     offsets: Tensor
-    life_offsets: Tensor
     norm_sq: Tensor
-    life_norm_sq: Tensor
     features: Tensor
     packed: Tensor
     batch_sizes: Tensor
@@ -60,15 +57,34 @@ class ScaleBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class LifeBatch:
+    """What n users' sums over their lives are made of: the pairs of the coarsest scale, which holds each event once.
+
+    **Shapes**: for G kinds of sums (`SmenConfig.kinds_of_sums`): weights float32[G, nnz], offsets int64[n + 1] (the
+    pairs of a user's whole life), norm float32[n, G], of the whole life under these weights.
+    """
+
+    weights: Tensor
+    offsets: Tensor
+    norm: Tensor
+
+    def to(self, device: str) -> Self:
+        """The same on a device."""
+        return type(self)(*(to_device(getattr(self, field.name), device) for field in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """n users, every scale."""
+    """n users, every scale, and the life as a whole."""
 
     n_users: int
     scales: Mapping[str, ScaleBatch]
+    life: LifeBatch
 
     def to(self, device: str) -> "Batch":
         """The same on a device."""
-        return Batch(self.n_users, {name: scale.to(device) for name, scale in self.scales.items()})
+        scales = {name: scale.to(device) for name, scale in self.scales.items()}
+        return Batch(self.n_users, scales, self.life.to(device))
 
 
 def to_device(tensor: Tensor, device: str) -> Tensor:
@@ -93,6 +109,7 @@ def collate(periods: Mapping[str, ScaleBags], n_users: int, config: SmenConfig, 
             scale.name: _collate_scale(periods[scale.name], n_users, scale, config, idf)
             for scale in config.scale_objects
         },
+        _collate_life(periods[config.life_scale], n_users, config, idf),
     )
 
 
@@ -100,20 +117,43 @@ def _collate_scale(periods: ScaleBags, n_users: int, scale: Scale, config: SmenC
     bags = periods.bags
     weights = bag_weights(bags, idf)
     norm_sq = segment_sum(weights.astype(np.float64) ** 2, bags.offsets)
-    first = np.searchsorted(periods.user, np.arange(n_users + 1))
     packed, batch_sizes, users = pack(periods.user, n_users)
     return ScaleBatch(
         indices=torch.from_numpy(bags.interests.astype(np.int64)),
         weights=torch.from_numpy(weights),
         offsets=torch.from_numpy(bags.offsets),
-        life_offsets=torch.from_numpy(bags.offsets[first]),
         norm_sq=torch.from_numpy(norm_sq.astype(np.float32)),
-        life_norm_sq=torch.from_numpy(segment_sum(norm_sq, first).astype(np.float32)),
         features=torch.from_numpy(_features(periods, norm_sq, scale, config)),
         packed=torch.from_numpy(packed),
         batch_sizes=torch.from_numpy(batch_sizes),
         users=torch.from_numpy(users),
     )
+
+
+def _collate_life(periods: ScaleBags, n_users: int, config: SmenConfig, idf: Float32) -> LifeBatch:
+    bags, scale = periods.bags, config.scale_objects[-1]
+    offsets = bags.offsets[np.searchsorted(periods.user, np.arange(n_users + 1))]
+    is_last = np.diff(periods.user, append=-1) != 0
+    newest = np.zeros(n_users, np.int64)
+    newest[periods.user[is_last]] = periods.period[is_last]
+    left = what_is_left(scale.first_day(newest)[periods.user] - scale.first_day(periods.period), config)
+    weights = bag_weights(bags, idf).astype(np.float64) * left[:, bags.owners]
+    norm = np.sqrt([segment_sum(of_kind**2, offsets) for of_kind in weights])
+    return LifeBatch(
+        weights=torch.from_numpy(weights.astype(np.float32)),
+        offsets=torch.from_numpy(offsets),
+        norm=torch.from_numpy(norm.T.astype(np.float32)),
+    )
+
+
+def what_is_left(days: Int64, config: SmenConfig) -> Float64:
+    """What is left in every kind of sum of what was added these days ago: all in the plain one, half per half-life.
+
+    A sum and its norm fade alike, so only the days between the periods of one life count, not today's date.
+    **Shapes**: days int64[k] -> float64[G, k]. **Source**: our decision.
+    """
+    rates = np.array([0.0, *(1 / half_life for half_life in config.fading)])
+    return np.asarray(np.exp2(-rates[:, None] * days), np.float64)
 
 
 def segment_sum(values: Float64, offsets: Int64) -> Float64:

@@ -11,7 +11,8 @@ from state.periods import SCALES, Scale, parse_scales
 class SmenConfig:
     """Shapes and constants of one model.
 
-    **Units**: ``reference_day`` is a day number (days since 1970-01-01): the newest day of the training data.
+    **Units**: ``reference_day`` is a day number (days since 1970-01-01): the newest day of the training data;
+    ``half_lives`` are days, each that of one anchor whose sum fades; of few sums at most a third does.
     **Source**: the modules are the paper's; every number is our decision.
     """
 
@@ -22,12 +23,23 @@ class SmenConfig:
     n_anchors: int = 10
     n_recurrent: int = 4
     d_anchor: int = 64
+    half_lives: tuple[int, ...] = (30, 365)
     tau: float = 1.0
 
     @property
     def n_sums(self) -> int:
-        """How many anchors carry the plain sum over the life; the others carry the recurrent state."""
+        """How many anchors carry a sum over the life; the others carry the recurrent state."""
         return self.n_anchors - self.n_recurrent
+
+    @property
+    def fading(self) -> tuple[int, ...]:
+        """The half-lives of the sums that do fade."""
+        return self.half_lives[: self.n_sums // 3]
+
+    @property
+    def kinds_of_sums(self) -> tuple[int, ...]:
+        """How many anchors carry each kind of sum: the plain one, then that of every half-life."""
+        return (self.n_sums - len(self.fading), *(1 for _ in self.fading))
 
     @property
     def life_scale(self) -> str:
@@ -41,17 +53,20 @@ class SmenConfig:
 
     def to_json(self) -> dict[str, object]:
         """Plain data for the manifest."""
-        return dataclasses.asdict(self) | {"scales": list(self.scales)}
+        return dataclasses.asdict(self) | {"scales": list(self.scales), "half_lives": list(self.half_lives)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "SmenConfig":
         """The inverse of `to_json`. **Raises** ``TypeError`` or ``ValueError`` for what no `to_json` wrote."""
-        names = data.get("scales")
-        if not isinstance(names, list):
-            raise TypeError("scales must be a list")
+        names, half_lives = data.get("scales"), data.get("half_lives")
+        if not isinstance(names, list) or not isinstance(half_lives, list):
+            raise TypeError("scales and half_lives must be lists")
         scales = tuple(scale.name for scale in parse_scales(",".join(names)))
-        found = cls(**(dict(data) | {"scales": scales}))  # type: ignore[arg-type]  # checked below
-        numbers = dataclasses.asdict(found) | {"scales": 0}
+        parts = {"scales": scales, "half_lives": tuple(half_lives)}
+        found = cls(**(dict(data) | parts))  # type: ignore[arg-type]  # checked below
+        numbers = dataclasses.asdict(found) | {"scales": 0, "half_lives": 0}
+        if not all(type(days) is int and days > 0 for days in half_lives):
+            raise ValueError("half_lives must be positive numbers of days")
         if wrong := [name for name, value in numbers.items() if type(value) not in (int, float)]:
             raise TypeError(f"{wrong[0]} must be a number")
         return found

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lurm_model.bundle import Bundle
 from lurm_model.codebook import content_id
-from lurm_model.collate import Sequences, dates, pack, period_features, to_device
+from lurm_model.collate import Float64, Sequences, dates, pack, period_features, to_device, what_is_left
 from lurm_model.encoder import Encoder
 from lurm_model.growth import Growth, grow, open_bags
-from lurm_model.smen import bag_values
+from lurm_model.smen import bag_values, life_sums
 from lurm_model.time_aggregation import TimeAggregation
 from state.caches import NONE, VERSION, Caches, CacheShape
 from state.errors import StoreCorrupt
@@ -31,7 +31,8 @@ class Known:
     """The vectors of n caches on the device, S scales, day first.
 
     **Shapes**: states float32[n, S, R, H] after the last closed periods, open float32[n, S - 1, R, H] the values so far
-    of the open periods of all scales but the day, sums float32[n, n_sums * H] of the whole life so far.
+    of the open periods of all scales but the day, sums float32[n, n_sums * H] of the whole life so far, as faded
+    in the period of the day after the closed one.
     """
 
     states: Tensor
@@ -62,7 +63,7 @@ class IncrementalEncoder(Encoder):
         self._widths = [len(self.scales) * n_state, (len(self.scales) - 1) * n_state, n_sums]
         # Not the model's id: items new to the codebook change no vector, and so no cache.
         tag = content_id(str(VERSION).encode(), bundle.space_id.encode(), self.device.split(":")[0].encode())
-        self.shape = CacheShape(bytes.fromhex(tag), len(self.scales), sum(self._widths))
+        self.shape = CacheShape(bytes.fromhex(tag), len(self.scales), len(config.kinds_of_sums), sum(self._widths))
 
     def advance(self, caches: Caches, rows: Rows) -> tuple[NDArray[np.float32], Caches]:
         """Every user's M vectors, float32[n, M, H], and the caches with all days before their newest closed.
@@ -91,6 +92,7 @@ class IncrementalEncoder(Encoder):
         head["last_period"][moved, 0] = NONE
         known = self._known(after)
         known.states[self._put(np.flatnonzero(moved)), 0] = 0
+        self._fade(after, known, newest)
         older = (rows.user >= 0) & ((rows.scale != DAY.code) | (rows.period < newest[rows.user]))
         np.maximum.at(head["seq"], rows.user[older], rows.seq[older])
         newer = []
@@ -112,9 +114,7 @@ class IncrementalEncoder(Encoder):
         user = periods.user
         inputs, values = self._inputs(s, newer, known)
         if s == len(self.scales) - 1:
-            of_life = periods.bags.offsets[np.searchsorted(user, np.arange(len(after) + 1))]
-            known.sums.add_(bag_values(newer, self._put(of_life), self._table.sums))
-            np.add.at(head["life_norm_sq"], user, growth.gain_sq)
+            self._add_to_life(after, newer, current, known)
         goes_on = periods.period == current[user]
         closed, going = np.flatnonzero(~goes_on), np.flatnonzero(goes_on)
         packed, batch_sizes, users = pack(user[closed], len(after))
@@ -129,6 +129,26 @@ class IncrementalEncoder(Encoder):
                 head[name][user[going], s] = column[going]
             known.open[self._put(user[going]), s - 1] = values[self._put(going)]
 
+    def _fade(self, caches: Caches, known: Known, newest: Int64) -> None:
+        """Let the sums fade until the period of the newest day."""
+        before = np.where(caches.closed_day == NONE, newest, caches.closed_day + 1)
+        left = self._left(self.scales[-1].of_day(before), self.scales[-1].of_day(newest))
+        sums = known.sums.view(len(caches), self._config.n_sums, self._config.d_anchor)
+        sums.mul_(self._put(left.T.astype(np.float32))[:, self._smen.kind_of_sum, None])
+        caches.head["life_norm_sq"] *= left.T**2
+
+    def _add_to_life(self, after: Caches, newer: Newer, current: Int64, known: Known) -> None:
+        periods, growth = newer.periods, newer.growth
+        left = self._left(periods.period, current[periods.user])
+        weights = newer.weights * self._put(left.astype(np.float32)[:, periods.bags.owners])
+        of_life = periods.bags.offsets[np.searchsorted(periods.user, np.arange(len(after) + 1))]
+        known.sums.add_(life_sums(newer.indices, weights, self._put(of_life), self._table))
+        np.add.at(after.head["life_norm_sq"], periods.user, (growth.gain_sq * left**2).T)
+
+    def _left(self, period: Int64, current: Int64) -> Float64:
+        first_day = self.scales[-1].first_day
+        return what_is_left(first_day(current) - first_day(period), self._config)
+
     def _finish(self, caches: Caches, rows: Rows, newest: Int64) -> NDArray[np.float32]:
         """The vectors, with the newest day on top of caches that hold everything before it."""
         chosen = np.flatnonzero((rows.scale == DAY.code) & (rows.period == newest[rows.user]))
@@ -139,9 +159,10 @@ class IncrementalEncoder(Encoder):
             inputs, _ = self._inputs(s, newer, known)
             states.append(self._time(s).step(inputs, known.states[:, s]))
         # The last scale is the life's.
-        sums = known.sums + bag_values(newer, self._put(bags.offsets), self._table.sums)
-        norm_sq = caches.head["life_norm_sq"] + newer.growth.gain_sq
-        life = self._smen.life(sums, self._put(norm_sq.astype(np.float32)))
+        weights = newer.weights.expand(len(self._table.sums), -1)
+        sums = known.sums + life_sums(newer.indices, weights, self._put(bags.offsets), self._table)
+        norm = np.sqrt(caches.head["life_norm_sq"] + newer.growth.gain_sq[:, None])
+        life = self._smen.life(sums, self._put(norm.astype(np.float32)))
         stacked = torch.stack(states)
         present = torch.ones(stacked.shape[:2], dtype=torch.bool, device=self.device)
         vectors = torch.cat([life, self._smen.scales(stacked, present)], dim=1)
@@ -154,7 +175,8 @@ class IncrementalEncoder(Encoder):
     def _inputs(self, s: int, newer: Newer, known: Known) -> tuple[Tensor, Tensor]:
         """What enters the recurrence, and the periods' values. **Shapes**: float32[k, R, H + features], [k, R, H]."""
         config, periods, growth = self._config, newer.periods, newer.growth
-        values = bag_values(newer, self._put(periods.bags.offsets), self._table.recurrent)
+        offsets = self._put(periods.bags.offsets)
+        values = bag_values(newer.indices, newer.weights, offsets, self._table.recurrent)
         values = values.view(-1, config.n_recurrent, config.d_anchor)
         if s > 0:
             known_in_part = np.flatnonzero(growth.continues)

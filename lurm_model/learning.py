@@ -23,12 +23,12 @@ from state.history import Rows
 from state.periods import Int64
 
 BATCH_USERS = 256
-# Interest vectors start from what the items taught and should stay near; the rest starts from nothing.
+# Anchors and interest vectors start from what the items taught and should stay near; the rest starts from nothing.
 LEARNING_RATE = 5e-3
-INTERESTS_LEARNING_RATE = 1e-3
+ANCHORS_LEARNING_RATE = 2e-4
 EPOCHS = 3
 # Few users make few batches: they are gone through more often, so that something is learned at all.
-STEPS_MIN = 40
+STEPS_MIN = 120
 # More users than this add nothing to an epoch but time; every epoch draws its own.
 EPOCH_USERS_MAX = 200_000
 # The held-out loss says when to stop: of this share of the users, where that is enough to tell.
@@ -82,9 +82,9 @@ class _Learner:
             torch.manual_seed(options.seed)
             popularity = log_popularity(rows.bags.interests, smen.config.n_interests)
             self._objective = Objective(smen, popularity, options.weights).to(options.device)
-        interests = smen.anchors.interests
-        rest = [parameter for parameter in self._objective.parameters() if parameter is not interests]
-        groups: list[dict[str, Any]] = [{"params": [interests], "lr": INTERESTS_LEARNING_RATE}, {"params": rest}]
+        anchors = list(smen.anchors.parameters())
+        rest = [parameter for parameter in self._objective.parameters() if all(parameter is not a for a in anchors)]
+        groups: list[dict[str, Any]] = [{"params": anchors, "lr": ANCHORS_LEARNING_RATE}, {"params": rest}]
         self._optimiser = torch.optim.Adam(groups, LEARNING_RATE)
         self._batches = -(-min(len(self._users), EPOCH_USERS_MAX) // BATCH_USERS)
         enough = max(EPOCHS, -(-STEPS_MIN // self._batches))

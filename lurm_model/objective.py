@@ -63,13 +63,13 @@ class Objective(nn.Module):
 
     def _future(self, past: Batch, future: Batch, table: Table, present: Tensor) -> Tensor:
         life = self.smen.config.life_scale
-        known = past.scales[life].life_offsets.diff() > 0
+        known = past.life.offsets.diff() > 0
         if int(known.sum()) < 2:
-            return table.sums.new_zeros(())
+            return table.recurrent.new_zeros(())
         flat = self.smen(past, table).flatten(1)
         vectors = self.smen.anchors.interests[present]
         items: Tensor = self.future_items(flat, vectors, present, _targets(future, life))
-        volume: Tensor = self.volume(flat[known], future.scales[life].life_offsets.diff()[known].float())
+        volume: Tensor = self.volume(flat[known], future.life.offsets.diff()[known].float())
         return self.weights.future_items * items + self.weights.future_volume * volume
 
 
@@ -87,7 +87,7 @@ def _localise(views: Views) -> tuple[Tensor, Views]:
     present, local = torch.unique(torch.cat(indices), return_inverse=True)
     pieces = iter(torch.split(local, [len(part) for part in indices]))
     new = [
-        Batch(b.n_users, {name: replace(scale, indices=next(pieces)) for name, scale in b.scales.items()})
+        replace(b, scales={name: replace(scale, indices=next(pieces)) for name, scale in b.scales.items()})
         for b in batches
     ]
     return present, Views.of(new)
@@ -95,6 +95,6 @@ def _localise(views: Views) -> tuple[Tensor, Views]:
 
 def _targets(batch: Batch, life: str) -> Targets:
     scale = batch.scales[life]
-    user = torch.repeat_interleave(torch.arange(batch.n_users, device=scale.indices.device), scale.life_offsets.diff())
+    user = torch.repeat_interleave(torch.arange(batch.n_users, device=scale.indices.device), batch.life.offsets.diff())
     total = scale.weights.new_zeros(batch.n_users).index_add_(0, user, scale.weights)
     return Targets(user, scale.indices, scale.weights / total[user])

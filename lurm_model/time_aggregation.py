@@ -10,18 +10,22 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lurm_model.collate import N_FEATURES, ScaleBatch, Sequences
 
+# Units start out remembering from one period to this many.
+PERIODS_REMEMBERED = 10
+
 
 class TimeAggregation(nn.Module):
     """One GRU per recurrent anchor over [V / |w|, features].
 
     **Shapes**: values float32[k, R, H] (the bag's value per period and anchor) -> states float32[n_users, R, H], zero
-    for users without periods. **Source**: the module is the paper's, the recurrence our decision.
+    for users without periods. **Source**: the module is the paper's, the recurrence our decision; it starts as in "Can
+    recurrent neural networks warp time?" (arXiv 1804.11188).
     """
 
     def __init__(self, n_recurrent: int, d_anchor: int) -> None:
         super().__init__()
         self.d_anchor = d_anchor
-        self.cells = nn.ModuleList(nn.GRU(d_anchor + N_FEATURES, d_anchor) for _ in range(n_recurrent))
+        self.cells = nn.ModuleList(_cell(d_anchor) for _ in range(n_recurrent))
 
     def forward(self, values: Tensor, batch: ScaleBatch, n_users: int) -> Tensor:
         """The states after every user's last period."""
@@ -54,3 +58,12 @@ class TimeAggregation(nn.Module):
                 for r, cell in enumerate(self.cells)
             ]
         return torch.stack(last, dim=1)
+
+
+def _cell(d_anchor: int) -> nn.GRU:
+    cell = nn.GRU(d_anchor + N_FEATURES, d_anchor)
+    weights, update = dict(cell.named_parameters()), slice(d_anchor, 2 * d_anchor)
+    with torch.no_grad():
+        weights["bias_ih_l0"][update].uniform_(1, PERIODS_REMEMBERED - 1).log_()
+        weights["bias_hh_l0"][update].zero_()
+    return cell

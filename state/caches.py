@@ -16,7 +16,7 @@ from state.bags import Bags, concat
 from state.periods import Int64
 from state.rows import PAIR
 
-VERSION: Final = 2
+VERSION: Final = 3
 # Neither a day nor a period: the user has no cache, the scale has no such period.
 NONE: Final = int(np.iinfo(np.int64).min)
 _TAG_BYTES: Final = 8
@@ -24,10 +24,14 @@ _TAG_BYTES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """The caches of one encoder: their tag (8 bytes), its number of scales and how many float32 it keeps per user."""
+    """The caches of one encoder: their tag (8 bytes), its number of scales, and what it keeps per user.
+
+    ``n_sums`` is how many sums over the life have a norm of their own, ``n_floats`` how many float32 there are.
+    """
 
     tag: bytes
     n_scales: int
+    n_sums: int
     n_floats: int
 
     @property
@@ -40,7 +44,7 @@ class CacheShape:
                 ("closed_day", "<i8"),
                 ("window_start", "<i8"),
                 ("seq", "<i8"),
-                ("life_norm_sq", "<f8"),
+                ("life_norm_sq", "<f8", (self.n_sums,)),
                 ("last_period", "<i8", per_scale),
                 ("open_period", "<i8", per_scale),
                 ("n_pairs", "<i8", per_scale),

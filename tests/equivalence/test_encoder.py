@@ -127,12 +127,21 @@ class Plain:
             previous = period
         return None if previous is None else states
 
+    def sums(self, life: list[tuple[int, np.ndarray]]) -> np.ndarray:
+        """The sums over the life by what is left of each period, [n_sums, H]."""
+        first_day = SCALES[self.config.life_scale].first_day
+        total, norm_sq = np.zeros((self.config.n_sums, self.config.d_anchor)), np.zeros(self.config.n_sums)
+        half_lives = [np.inf] * self.config.kinds_of_sums[0] + list(self.config.fading)
+        for period, counts in life:
+            weights, days = np.log1p(counts) * self.idf, int(np.diff(first_day(np.array([period, life[-1][0]])))[0])
+            left = np.array([0.5 ** (days / half_life) for half_life in half_lives])
+            total += left[:, None] * self.values(weights)[: self.config.n_sums]
+            norm_sq += left**2 * (weights**2).sum()
+        return total / np.sqrt(np.maximum(norm_sq, 1e-30))[:, None]
+
     def encode(self, periods: Mapping[str, ScaleBags], user: int) -> np.ndarray:
-        life = [np.log1p(counts) * self.idf for _, counts in self.bags(periods[self.config.life_scale], user)]
-        norm_sq = sum((weights**2).sum() for weights in life)
-        sums = sum((self.values(weights)[: self.config.n_sums] for weights in life), 0) / np.sqrt(max(norm_sq, 1e-30))
         out = np.zeros((self.config.n_anchors, self.config.d_anchor))
-        out[: self.config.n_sums] = sums
+        out[: self.config.n_sums] = self.sums(self.bags(periods[self.config.life_scale], user))
         states = [self.recurrent(name, periods[name], user) for name in self.config.scales]
         for r in range(self.config.n_recurrent):
             query, bias = self.w["scales.query"][:, r], self.w["scales.bias"][:, r]
@@ -192,9 +201,21 @@ def test_every_event_of_the_life_counts_once() -> None:
     vectors = Encoder(bundle, "cpu").encode(resolve(one, bundle.scales, 1), 1)[0]
     weights = np.zeros(N_CLUSTERS + 1)
     weights[[1, 2]] = np.log(2) * bundle.codebook.idf[[1, 2]]
-    expected = Plain(bundle).values(weights)[: bundle.config.n_sums] / np.linalg.norm(weights)
-    np.testing.assert_allclose(vectors[: bundle.config.n_sums], expected, rtol=1e-4, atol=1e-6)
+    n_plain = bundle.config.kinds_of_sums[0]
+    expected = Plain(bundle).values(weights)[:n_plain] / np.linalg.norm(weights)
+    np.testing.assert_allclose(vectors[:n_plain], expected, rtol=1e-4, atol=1e-6)
     assert DAY.name in bundle.config.scales
+
+
+def test_a_fading_sum_tells_what_came_first() -> None:
+    """Two lives of the same two months, in the other order: plain sums are the same, those that fade are not."""
+    bundle = make_bundle(("day", "month"))
+    ts_ms = np.tile(np.array([11_000, 11_340]) * MS_PER_DAY, 2)
+    lives = day_rows(np.array([0, 0, 1, 1]), ts_ms, np.array([1, 2, 2, 1]), np.ones(4, np.int64))
+    first, second = Encoder(bundle, "cpu").encode(resolve(lives, bundle.scales, 2), 2)
+    n_plain, n_sums = bundle.config.kinds_of_sums[0], bundle.config.n_sums
+    np.testing.assert_allclose(first[:n_plain], second[:n_plain], rtol=1e-5, atol=1e-7)
+    assert np.abs(first[n_plain:n_sums] - second[n_plain:n_sums]).max(axis=1).min() > 0.02
 
 
 def test_a_model_reads_later_years_as_the_last_day_of_its_training() -> None:

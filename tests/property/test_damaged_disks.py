@@ -23,8 +23,8 @@ from state.store import BagStore, Changes
 N_USERS, N_DAYS = 60, 40
 USERS = [b"user-%03d" % i for i in range(N_USERS)]
 EACH = np.arange(N_USERS)
-UNCACHED = Caches.none(N_USERS, CacheShape(b"model-01", 1, 2))
-CACHED = Caches.none(N_USERS, CacheShape(b"model-01", 1, 2))
+UNCACHED = Caches.none(N_USERS, CacheShape(b"model-01", 1, 1, 2))
+CACHED = Caches.none(N_USERS, CacheShape(b"model-01", 1, 1, 2))
 CACHED.head["closed_day"] = N_DAYS - 2
 
 

@@ -51,11 +51,19 @@ def test_features_say_weight_gap_volume_breadth_and_date_of_each_period() -> Non
     np.testing.assert_allclose(features, expected, rtol=1e-6)
 
 
-def test_life_norms_and_offsets_span_a_users_whole_sequence() -> None:
-    batch = collate({"day": PERIODS}, 4, CONFIG, IDF).scales["day"]
-    assert batch.life_offsets.tolist() == [0, 4, 4, 4, 5]
-    np.testing.assert_allclose(batch.life_norm_sq[0], batch.norm_sq[:3].sum(), rtol=1e-6)
-    assert batch.life_norm_sq[1:].tolist() == [0, 0, 0]
+def test_norms_and_offsets_of_lives_span_a_users_whole_sequence() -> None:
+    batch = collate({"day": PERIODS}, 4, CONFIG, IDF)
+    assert batch.life.offsets.tolist() == [0, 4, 4, 4, 5]
+    np.testing.assert_allclose(batch.life.norm[0, 0] ** 2, batch.scales["day"].norm_sq[:3].sum(), rtol=1e-6)
+    assert not batch.life.norm[1:].any()
+
+
+def test_what_was_long_ago_weighs_less_in_the_sums_that_fade() -> None:
+    batch = collate({"day": PERIODS}, 4, CONFIG, IDF)
+    weights = batch.scales["day"].weights.numpy()
+    left = np.stack([np.ones(5), *(0.5 ** (np.array([17, 17, 13, 0, 0]) / days) for days in (30, 365))])
+    np.testing.assert_allclose(batch.life.weights, left * weights, rtol=1e-6)
+    np.testing.assert_allclose(batch.life.norm[0], np.linalg.norm((left * weights)[:, :4], axis=1), rtol=1e-6)
 
 
 def test_sequences_are_packed_as_torch_packs_them(rng: np.random.Generator) -> None:

@@ -53,9 +53,9 @@ def test_of_the_table_of_anchors() -> None:
 
 
 def test_of_the_values_of_bags_by_the_table(periods: ScaleBatch) -> None:
-    pairs = replace(periods, weights=periods.weights.double())
-    table = drawn(int(pairs.indices.max()) + 1, 2)
-    assert gradcheck(lambda rows: bag_values(pairs, pairs.offsets, rows), (table,))
+    weights = periods.weights.double()
+    table = drawn(int(periods.indices.max()) + 1, 2)
+    assert gradcheck(lambda rows: bag_values(periods.indices, weights, periods.offsets, rows), (table,))
 
 
 def test_of_the_recurrence_by_values_and_weights(periods: ScaleBatch) -> None:

@@ -66,7 +66,7 @@ def test_held_out_users_end_a_training_that_no_longer_helps(
     monkeypatch.setattr(learning, "HELD_OUT_USERS", (1, 50))
     monkeypatch.setattr(learning, "HELD_OUT_SHARE", 0.2)
     monkeypatch.setattr(learning, "LEARNING_RATE", 0.0)
-    monkeypatch.setattr(learning, "INTERESTS_LEARNING_RATE", 0.0)
+    monkeypatch.setattr(learning, "ANCHORS_LEARNING_RATE", 0.0)
     monkeypatch.setattr(learning, "STEPS_MIN", 30)
     weights, metrics = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(None, seed=5))
     assert len(metrics["held_out"]) == 1 + learning.PATIENCE

@@ -1,12 +1,13 @@
 """The training loss beside its definition, computed one user and one interest at a time in double precision."""
 
 import dataclasses
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 
-from lurm_model.collate import Batch, ScaleBatch
+from lurm_model.collate import Batch, LifeBatch, ScaleBatch
 from lurm_model.config import SmenConfig
 from lurm_model.events import day_rows
 from lurm_model.objective import Objective, Weights, _localise, _targets, log_popularity
@@ -16,16 +17,19 @@ from state.history import Rows
 from state.periods import MS_PER_DAY
 
 N_INTERESTS, N_USERS = 25, 7
-CONFIG = SmenConfig(N_INTERESTS, d_item=5, reference_day=59, n_anchors=3, n_recurrent=1, d_anchor=5)
+CONFIG = SmenConfig(N_INTERESTS, d_item=5, reference_day=59, n_anchors=4, n_recurrent=1, d_anchor=5)
 WEIGHTS = Weights(contrast=0.7, items=1.3, future_items=0.4, future_volume=2.0)
 
 
-def double(batch: Batch) -> Batch:
-    def scale(part: ScaleBatch) -> ScaleBatch:
-        columns = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-        return ScaleBatch(**{n: c.double() if c.is_floating_point() else c for n, c in columns.items()})
+Part = TypeVar("Part", ScaleBatch, LifeBatch)
 
-    return Batch(batch.n_users, {name: scale(part) for name, part in batch.scales.items()})
+
+def double(batch: Batch) -> Batch:
+    def part(found: Part) -> Part:
+        columns = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        return type(found)(**{n: c.double() if c.is_floating_point() else c for n, c in columns.items()})
+
+    return Batch(batch.n_users, {name: part(scale) for name, scale in batch.scales.items()}, part(batch.life))
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def dense(batch: Batch) -> np.ndarray:
     """Each user's share of every interest over the whole life, [n, D]; zeros for who has nothing."""
     scale, total = batch.scales[CONFIG.life_scale], np.zeros((batch.n_users, N_INTERESTS))
     for user in range(batch.n_users):
-        for pair in range(int(scale.life_offsets[user]), int(scale.life_offsets[user + 1])):
+        for pair in range(int(batch.life.offsets[user]), int(batch.life.offsets[user + 1])):
             total[user, int(scale.indices[pair])] += float(scale.weights[pair])
     return total / np.maximum(total.sum(axis=1, keepdims=True), 1e-30)
 
@@ -100,7 +104,7 @@ def plain_loss(objective: Objective, views: Views) -> float:
 
     items = (predict("items", a, views.halves[1]) + predict("items", b, views.halves[0])) / 2
     known = np.flatnonzero(dense(views.past).any(axis=1))
-    volume = np.diff(views.future.scales[CONFIG.life_scale].life_offsets.numpy())[known]
+    volume = np.diff(views.future.life.offsets.numpy())[known]
     score = past[known] @ w["volume.head.weight"].T + w["volume.head.bias"]
     return (
         WEIGHTS.contrast * contrast(a, b)

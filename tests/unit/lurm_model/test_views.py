@@ -58,8 +58,8 @@ def test_whoever_begins_after_the_cut_has_no_future_either(rng: np.random.Genera
     rows = day_rows(np.array([0, 0, 0, 1, 1]), day * MS_PER_DAY, np.arange(5), np.ones(5, np.int64))
     views = next(epoch_views(rows, np.arange(2), 8, READER, rng))
     for view in (views.past, views.future):
-        assert view.scales["month"].life_offsets.diff()[1] == 0
-        assert view.scales["month"].life_offsets.diff()[0] > 0
+        assert view.life.offsets.diff()[1] == 0
+        assert view.life.offsets.diff()[0] > 0
 
 
 def test_data_of_a_day_has_no_past(rng: np.random.Generator) -> None:

@@ -13,8 +13,8 @@ from state.caches import NONE, Caches, CacheShape, decode_caches, encode_caches
 from state.options import CACHES, MARKS, META, ROWS, StoreOptions, StoreResources
 from state.store import BagStore
 
-SHAPE = CacheShape(b"model-01", 2, 3)
-OTHER = CacheShape(b"model-02", 2, 5)
+SHAPE = CacheShape(b"model-01", 2, 2, 3)
+OTHER = CacheShape(b"model-02", 2, 2, 5)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_caches_are_replaced_one_by_one(order: list[int], n: int) -> None:
 
 
 def test_the_first_format_of_a_cache_is_the_one_documented() -> None:
-    caches = Caches.none(1, CacheShape(b"model-01", 1, 2))
+    caches = Caches.none(1, CacheShape(b"model-01", 1, 1, 2))
     for name, value in (("closed_day", 5), ("window_start", 4), ("seq", 3), ("life_norm_sq", 0.5), ("last_period", 2)):
         caches.head[name] = value
     caches.head["n_pairs"], caches.head["n_events"], caches.head["norm_sq"], caches.head["vectors"] = 1, 7, 2.0, [1, 2]
