@@ -103,20 +103,20 @@ def user_range(periods: ScaleBags, start: int, stop: int) -> ScaleBags:
 
 def collate(periods: Mapping[str, ScaleBags], n_users: int, config: SmenConfig, idf: Float32) -> Batch:
     """The tensors of all users of these periods."""
-    return Batch(
-        n_users,
-        {
-            scale.name: _collate_scale(periods[scale.name], n_users, scale, config, idf)
-            for scale in config.scale_objects
-        },
-        _collate_life(periods[config.life_scale], n_users, config, idf),
-    )
+    scales = {}
+    for scale in config.scale_objects:
+        found = periods[scale.name]
+        weights = bag_weights(found.bags, idf)
+        norm_sq = segment_sum(weights.astype(np.float64) ** 2, found.bags.offsets)
+        scales[scale.name] = _collate_scale(found, (weights, norm_sq), n_users, scale, config)
+    # The last scale is the life's.
+    return Batch(n_users, scales, _collate_life(found, (weights, norm_sq), n_users, config))
 
 
-def _collate_scale(periods: ScaleBags, n_users: int, scale: Scale, config: SmenConfig, idf: Float32) -> ScaleBatch:
-    bags = periods.bags
-    weights = bag_weights(bags, idf)
-    norm_sq = segment_sum(weights.astype(np.float64) ** 2, bags.offsets)
+def _collate_scale(
+    periods: ScaleBags, weighted: tuple[Float32, Float64], n_users: int, scale: Scale, config: SmenConfig
+) -> ScaleBatch:
+    bags, (weights, norm_sq) = periods.bags, weighted
     packed, batch_sizes, users = pack(periods.user, n_users)
     return ScaleBatch(
         indices=torch.from_numpy(bags.interests.astype(np.int64)),
@@ -130,18 +130,15 @@ def _collate_scale(periods: ScaleBags, n_users: int, scale: Scale, config: SmenC
     )
 
 
-def _collate_life(periods: ScaleBags, n_users: int, config: SmenConfig, idf: Float32) -> LifeBatch:
-    bags, scale = periods.bags, config.scale_objects[-1]
-    offsets = bags.offsets[np.searchsorted(periods.user, np.arange(n_users + 1))]
-    is_last = np.diff(periods.user, append=-1) != 0
-    newest = np.zeros(n_users, np.int64)
-    newest[periods.user[is_last]] = periods.period[is_last]
-    left = what_is_left(scale.first_day(newest)[periods.user] - scale.first_day(periods.period), config)
-    weights = bag_weights(bags, idf).astype(np.float64) * left[:, bags.owners]
-    norm = np.sqrt([segment_sum(of_kind**2, offsets) for of_kind in weights])
+def _collate_life(periods: ScaleBags, weighted: tuple[Float32, Float64], n_users: int, config: SmenConfig) -> LifeBatch:
+    (weights, norm_sq), first_day = weighted, config.scale_objects[-1].first_day
+    first = np.searchsorted(periods.user, np.arange(n_users + 1))
+    newest = periods.period[(first[1:] - 1)[periods.user]]
+    left = what_is_left(first_day(newest) - first_day(periods.period), config)
+    norm = np.sqrt([segment_sum(of_kind, first) for of_kind in norm_sq * left**2])
     return LifeBatch(
-        weights=torch.from_numpy(weights.astype(np.float32)),
-        offsets=torch.from_numpy(offsets),
+        weights=torch.from_numpy(weights * left.astype(np.float32).take(periods.bags.owners, axis=1)),
+        offsets=torch.from_numpy(periods.bags.offsets[first]),
         norm=torch.from_numpy(norm.T.astype(np.float32)),
     )
 

@@ -140,7 +140,7 @@ class IncrementalEncoder(Encoder):
     def _add_to_life(self, after: Caches, newer: Newer, current: Int64, known: Known) -> None:
         periods, growth = newer.periods, newer.growth
         left = self._left(periods.period, current[periods.user])
-        weights = newer.weights * self._put(left.astype(np.float32)[:, periods.bags.owners])
+        weights = newer.weights * self._put(left.astype(np.float32).take(periods.bags.owners, axis=1))
         of_life = periods.bags.offsets[np.searchsorted(periods.user, np.arange(len(after) + 1))]
         known.sums.add_(life_sums(newer.indices, weights, self._put(of_life), self._table))
         np.add.at(after.head["life_norm_sq"], periods.user, (growth.gain_sq * left**2).T)
