@@ -15,6 +15,9 @@ import scipy.sparse as sp
 from lurm_model.weighting import Float32
 from state.periods import Int64
 
+# An item's attributes as events and catalogues give them; None says nothing.
+GivenAttributes = Mapping[str, Sequence[str] | str | None]
+
 # Numbers in one block of products of items and centroids: 64 MiB.
 _BLOCK = 1 << 24
 # Far more than a product of float32 vectors of length 1 is off.
@@ -30,12 +33,12 @@ def content_id(*parts: bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def attribute_tokens(attributes: Mapping[str, Sequence[str] | str]) -> list[str]:
-    """The tokens ``"key=value"`` of an item's attributes, in the order of the keys."""
+def attribute_tokens(attributes: GivenAttributes) -> list[str]:
+    """The tokens ``"key=value"`` of an item's attributes, in the order of the keys; None has none."""
     tokens: list[str] = []
     for key in sorted(attributes):
         values = attributes[key]
-        tokens.extend(f"{key}={value}" for value in ([values] if isinstance(values, str) else values))
+        tokens.extend(f"{key}={value}" for value in ([values] if isinstance(values, str) else values or ()))
     return tokens
 
 
@@ -74,11 +77,11 @@ class Codebook:
         shape = np.asarray(self.centroids.shape, "<i8").tobytes()
         return content_id(shape, np.ascontiguousarray(self.centroids, "<f4").tobytes())
 
-    def assign(self, attributes: Mapping[str, Sequence[str] | str]) -> int:
+    def assign(self, attributes: GivenAttributes) -> int:
         """The interest of an item never seen in training, from its attributes alone; `unknown` if no token is known."""
         return int(self.assign_many([attributes])[0])
 
-    def assign_many(self, item_attributes: Sequence[Mapping[str, Sequence[str] | str]]) -> Int64:
+    def assign_many(self, item_attributes: Sequence[GivenAttributes]) -> Int64:
         """The interest of each of these items, int64[n]; whichever others are asked for beside it."""
         found = np.full(len(item_attributes), self.unknown, np.int64)
         vectors = self._embed(item_attributes)
@@ -89,7 +92,7 @@ class Codebook:
             found[rows] = _nearest(vectors[rows], self.centroids)
         return found
 
-    def _embed(self, item_attributes: Sequence[Mapping[str, Sequence[str] | str]]) -> Float32:
+    def _embed(self, item_attributes: Sequence[GivenAttributes]) -> Float32:
         """As training does: the mean of an item's known tokens, each once; zeros where none is known."""
         known = self.tokens
         rows = [

@@ -64,7 +64,7 @@ class Rejection(NamedTuple):
 
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_BYTES_MAX)]
-Attributes = dict[str, str | list[str]]
+Attributes = dict[str, str | list[str] | None]
 
 
 class Event(Struct, gc=False):

@@ -133,5 +133,5 @@ def _records(bundle: "Bundle", attributes_of: Mapping[str, "Attributes"], found:
 
     space_id = bundle.codebook.interest_space_id
     for item, interest in found.interest_of.items():
-        attributes: dict[str, str | list[str]] = {name: list(texts) for name, texts in attributes_of[item].items()}
-        yield Keyed(item.encode(), encode(NewItem(attributes, interest, space_id)))
+        attributes = {name: list(texts) for name, texts in attributes_of[item].items()}
+        yield Keyed(item.encode(), encode(NewItem({**attributes}, interest, space_id)))

@@ -85,6 +85,7 @@ VARIANTS = {
     "no item prediction": Variant(weights=Weights(items=0, future_items=0)),
     "contrast only": Variant(weights=Weights(items=0, future_items=0, future_volume=0)),
     "no contrast": Variant(weights=Weights(contrast=0)),
+    "no sum fades": Variant({"half_lives": ()}),
     "2 recurrent": Variant({"n_recurrent": 2}),
     "6 recurrent": Variant({"n_recurrent": 6}),
     "M=5": Variant({"n_anchors": 5, "n_recurrent": 2}),

@@ -135,10 +135,12 @@ def test_an_unknown_item_counts_by_its_attributes_and_else_as_unknown() -> None:
         record(0, event(item_id="new", attributes={"colour": "3"})),
         record(1, event(item_id="new", attributes={"colour": "nobody knows"})),
         record(2, event(item_id="new")),
+        record(3, event(item_id="new", attributes={"colour": None})),
+        record(4, event(item_id="new", attributes={"colour": "3", "brand": None})),
     ]
     batch = decoder().decode(records, NOW_MS)
-    assert batch.interest.tolist() == [3, 5, 5]
-    assert batch.n_unknown_items == 2
+    assert batch.interest.tolist() == [3, 5, 5, 5, 3]
+    assert batch.n_unknown_items == 3
 
 
 plain_events = st.builds(
