@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 LURM = str(Path(sys.executable).with_name("lurm"))
-DEADLINE_S = 240.0
+DEADLINE_S = 600.0
 
 
 class Demo:
