@@ -42,8 +42,8 @@ class Smen(nn.Module):
         self.anchors = Anchors(config.n_interests, config.n_anchors, config.d_anchor, config.tau)
         self.time = nn.ModuleDict({s: TimeAggregation(config.n_recurrent, config.d_anchor) for s in config.scales})
         self.scales = MultiScale(len(config.scales), config.n_recurrent, config.d_anchor)
-        kinds = [kind for kind, n in enumerate(config.kinds_of_sums) for _ in range(n)]
-        self.register_buffer("kind_of_sum", torch.tensor(kinds), persistent=False)
+        kinds = torch.cat([torch.full((n,), kind) for kind, n in enumerate(config.kinds_of_sums)])
+        self.register_buffer("kind_of_sum", kinds, persistent=False)
 
     def table(self, interests: Tensor | None = None) -> Table:
         """The constants of these interests, or of all: compute once per model, use for every batch."""

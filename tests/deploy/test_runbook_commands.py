@@ -138,7 +138,12 @@ def write_events(folder: Path) -> None:
     """The files that the commands name, with events enough to train on."""
     pick = random.Random(5)
     events = [
-        {"user_id": f"u{n % 120}", "item_id": f"i{pick.randrange(110)}", "ts": (11_000 + n // 30) * MS_PER_DAY}
+        {
+            "user_id": f"u{n % 120}",
+            "item_id": f"i{pick.randrange(110)}",
+            "ts": (11_000 + n // 30) * MS_PER_DAY,
+            "attributes": {"shelf": str(n % 7)},
+        }
         for n in range(2_400)
     ]
     text = "\n".join(map(json.dumps, events))
