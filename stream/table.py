@@ -38,12 +38,12 @@ class BagTable(SerializedStore):
         return ownership
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """The last changelog offset applied; none for a recovery that a signal to stop has overtaken."""
-        if self.app.should_stop:
-            return None
+        """The last changelog offset applied; none for a store given up by a recovery that a signal to stop overtook."""
         try:
             return self._ownership.store(tp.partition).changelog_offset
         except Exception as error:  # noqa: BLE001 - the process dies here
+            if self.app.should_stop:
+                return None
             die(error)
 
     def set_persisted_offset(self, tp: TP, offset: int) -> NoReturn:
