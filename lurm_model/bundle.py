@@ -26,7 +26,7 @@ from lurm_model.errors import BundleError
 from lurm_model.smen import Smen
 from state.periods import Scale
 
-# 2: days after the training's last are read as the last.
+# 2: days after the training's last are read as the last. 3: some sums over the life fade.
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 CODEBOOK = "codebook.safetensors"

@@ -8,7 +8,16 @@ import pytest
 from stream.settings import Kafka, Settings, State, Worker
 from tests.brokers import FAST, Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over
-from tests.workers import DEADLINE_S, Traffic, WorkerProcess, check_exact, check_published, second, wait_applied
+from tests.workers import (
+    DEADLINE_S,
+    Traffic,
+    WorkerProcess,
+    check_exact,
+    check_published,
+    second,
+    stopped_after,
+    wait_applied,
+)
 
 OTHER = Path(__file__).with_name("other_tables_worker.py")
 RENAMED, ADDED, SHARED = ("rows",), ("bags", "more:memory"), ("bags", "more:lurmbags")
@@ -47,10 +56,8 @@ def test_one_that_comes_back_with_other_tables_ends_while_the_group_remembers_it
     """The broker gives a static member what it held, whatever it subscribes now."""
     kafka = Kafka(brokers=kafka_broker.brokers, **FAST | {"session_timeout_s": 30.0, "request_timeout_s": 35.0})
     settings = settings_on(kafka_broker.brokers, kafka=kafka)
-    traffic, worker = Traffic(settings, seed=58), make_worker(settings).ready()
-    traffic.send(500)
-    wait_applied(settings, worker)
-    assert worker.terminate() == 0
+    traffic, worker = Traffic(settings, seed=58), make_worker(settings)
+    stopped_after(worker, traffic)
     with other_version(settings, tables) as other:
         assert REFUSED in ending(other)
     traffic.send(500)
@@ -64,10 +71,8 @@ def test_one_with_more_tables_counts_on_once_the_others_are_stopped(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
     settings = settings_on(kafka_broker.brokers, worker=Worker())
-    traffic, worker = Traffic(settings, seed=60), make_worker(settings).ready()
-    traffic.send(500)
-    wait_applied(settings, worker)
-    assert worker.terminate() == 0
+    traffic, worker = Traffic(settings, seed=60), make_worker(settings)
+    stopped_after(worker, traffic)
     with other_version(settings, SHARED) as other:
         assert "the store has one table" in ending(other, 2)
     traffic.send(500)
