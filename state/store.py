@@ -75,7 +75,7 @@ class BagStore:
         self._caches_cf = self._db.get_column_family_handle(CACHES)
         self.published = 0
         self.written_at_s = time.time()
-        self._broken = False
+        self._failed: str | None = None
         with self._poisoned_on_failure("read"):
             self._check_format()
             self._has_caches = next(scan(self._caches_db.iter()), None) is not None
@@ -119,7 +119,7 @@ class BagStore:
 
     def view(self) -> StoreView:
         """What is stored now; to be asked for where the store is written, and dropped before it is closed."""
-        self._refuse_broken()
+        self._refuse_failed()
         return StoreView(self._db.iter(), self._caches_db.iter())
 
     def users_after(self, user: bytes, n: int) -> list[bytes]:
@@ -192,8 +192,8 @@ class BagStore:
     def close(self) -> None:
         """Give up the database and its lock."""
         # RocksDB repeats the error of a failed write when it is closed; whoever met it knows already.
-        forgiving = suppress(Exception) if self._broken else nullcontext()
-        self._broken = True
+        forgiving = suppress(Exception) if self._failed else nullcontext()
+        self._failed = self._failed or f"the database is closed: path={self.path}"
         for handle in (self._marks_db, self._meta_db, self._caches_db, self._db):
             with forgiving:
                 handle.close()
@@ -226,19 +226,21 @@ class BagStore:
 
     @contextmanager
     def _poisoned_on_failure(self, doing: str) -> Iterator[None]:
-        self._refuse_broken()
+        self._refuse_failed()
         try:
             yield
-        except StateError:
-            self._broken = True
+        except StateError as error:
+            self._failed = str(error)
             raise
         except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB says
-            self._broken = True
+            # No local name: it would be a cycle, which keeps the database open until it is collected.
+            self._failed = str(failure(doing, error, self.path))
             raise failure(doing, error, self.path) from error
 
-    def _refuse_broken(self) -> None:
-        if self._broken:
-            raise StoreUnavailable(f"the database is closed, or a read or write failed: path={self.path}")
+    def _refuse_failed(self) -> None:
+        """Whoever comes next says what failed first: that one may not be heard."""
+        if self._failed:
+            raise StoreUnavailable(self._failed)
 
     def _read_marks(self) -> DirtyMarks:
         applied = -1 if self.record is None else seq_of(self.record.epoch, self.record.next_offset)

@@ -128,6 +128,16 @@ class Ownership:
         await self.drain()
         await self.assign(set(), set())
 
+    async def is_overtaken(self) -> bool:
+        """Whether a partition's changelog goes on behind what was recovered of it: somebody else owns it by now.
+
+        So it is for a worker that stood still for longer than its session, and has not heard from its group yet.
+        """
+        held = dict(self.partitions)
+        ends = await changelog_ends(self._kafka, self.shared.names.changelog, held)
+        newest = {number: end.record for number, end in ends.items() if end.record is not None}
+        return any(record.next_offset > held[number].next_offset for number, record in newest.items())
+
     def remove_old(self, now_s: float) -> None:
         """Delete what stands here of partitions that went elsewhere, once its next use would wipe it anyway.
 

@@ -6,7 +6,7 @@ apply for ever, so every failure here ends the worker.
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -58,14 +58,18 @@ class BagTable(SerializedStore):
                 sorted((event.message for event in batch), key=attrgetter("partition")), attrgetter("partition")
             ):
                 messages = list(events)
-                records = [record for message in messages for record in message.records]
-                self._replay(number, records, messages[-1].offset)
+                self._replay(number, chain.from_iterable(each.records for each in messages), messages[-1].offset)
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
 
-    def _replay(self, number: int, records: list[Any], changelog_offset: int) -> None:
+    def _replay(self, number: int, read: Iterable[Any], changelog_offset: int) -> None:
+        """Apply what the store does not hold yet: what is read again, or by its owner, never goes over newer rows."""
         ownership = self._ownership
         store = ownership.store(number)
+        applied = -1 if store.changelog_offset is None else store.changelog_offset
+        if changelog_offset <= applied:
+            return
+        records = [record for record in read if record.offset > applied]
         store.replay(((record.key, record.value, record.timestamp) for record in records), changelog_offset)
         if store.record is not None:
             expected = ownership.shared.empty_record

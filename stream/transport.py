@@ -185,16 +185,22 @@ class Consumer(driver.Consumer):
     async def _getmany(self, active_partitions: Any, timeout: float) -> Mapping[Any, Fetched]:
         full = self._full()
         # A copy: Faust hands its live, changing set to the fetcher.
-        wanted = {
-            tp
-            for tp in active_partitions or ()
-            if tp.topic not in full and (self._is_changelog_tp(tp) or not self.app.rebalancing)
-        }
+        wanted = {tp for tp in active_partitions or () if tp.topic not in full and self._is_to_be_read(tp)}
         if not wanted:
             await self.sleep(0.05)
             return {}
         fetched: Mapping[Any, Fetched] = await super()._getmany(wanted, timeout)
         return fetched
+
+    def _is_to_be_read(self, tp: TP) -> bool:
+        """Not the changelog of what we own and recovered, though Faust may say so after rebalances in quick succession.
+
+        Its rows come from here, and what is fetched of them is old by then.
+        """
+        ownership = self.app.ownership
+        if self._is_changelog_tp(tp):
+            return not (ownership.recovered and tp.partition in ownership.partitions)
+        return not self.app.rebalancing
 
     def _full(self) -> set[str]:
         """The topics that wait: half of ``kafka.buffer_bytes`` is fetched of them and not applied."""
@@ -249,6 +255,8 @@ class Consumer(driver.Consumer):
         try:
             positions = await self._checked(wanted, committed)
         except SourceLost as error:
+            if await self.app.ownership.is_overtaken():
+                die("another worker has gone on with a partition while this one recovered it")
             die(error)
         await self.seek_wait(positions)
         self.app.ownership.ready = self.app.ownership.recovered

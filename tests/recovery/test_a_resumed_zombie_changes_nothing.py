@@ -1,13 +1,25 @@
 import random
+import shutil
 import signal
 import time
 
 import pytest
 
 from stream.fatal import EXIT_FATAL
-from tests.brokers import Broker
+from stream.settings import Kafka
+from tests.brokers import FAST, Broker
+from tests.recovery.runs import halted_at
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over
-from tests.workers import Traffic, WorkerProcess, check_exact, check_published, second, wait_applied, wait_until
+from tests.workers import (
+    Traffic,
+    WorkerProcess,
+    check_exact,
+    check_published,
+    second,
+    stopped_after,
+    wait_applied,
+    wait_until,
+)
 
 
 @pytest.mark.kafka
@@ -30,6 +42,32 @@ def test_a_resumed_zombie_that_was_replaced_changes_nothing(
     settings = settings_on(kafka_broker.brokers)
     successor = second(settings).model_copy(update={"worker": settings.worker})
     stop_and_resume(make_worker(settings), make_worker(successor), silent_s=1.0)
+
+
+@pytest.mark.kafka
+def test_a_zombie_that_wakes_within_its_recovery_blames_no_changelog(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """What it recovers ends where its successor began, behind the group's offset."""
+    # A heartbeat every 3 s, so that the zombie does not hear first that it was replaced.
+    kafka = Kafka(brokers=kafka_broker.brokers, **FAST | {"session_timeout_s": 30, "request_timeout_s": 40})
+    settings = settings_on(kafka_broker.brokers, kafka=kafka)
+    twin = second(settings).model_copy(update={"worker": settings.worker})
+    traffic, zombie, successor = Traffic(settings, seed=84), make_worker(settings), make_worker(twin)
+    stopped_after(zombie, traffic)
+    assert settings.state.dir is not None
+    shutil.rmtree(settings.state.dir)
+    halted_at(zombie, "recovery.replayed")
+    successor.ready()
+    handed_over({successor: 2})
+    with traffic.flowing(1000):
+        wait_applied(settings, successor, share=0.9)
+        zombie.signal(signal.SIGCONT)
+        assert zombie.wait() == EXIT_FATAL, zombie.output()
+    assert "SourceLost" not in zombie.output()
+    wait_applied(settings, successor)
+    check_exact(settings, traffic.sent)
+    check_published(settings)
 
 
 def stop_and_resume(zombie: WorkerProcess, successor: WorkerProcess, silent_s: float) -> None:

@@ -150,6 +150,8 @@ def watched(settings: Settings, worker_port: int | None, n_events: int, folder: 
 
         def shown() -> bool:
             found = get(f"{url_of(console)}/api/overview")
+            if found["broker"]["age_s"] is None or found["broker"]["behind_records"]:
+                return False
             applied = sum(each["ledger"]["applied"] for each in found["partitions"] if each["ledger"])
             users = found["held"]["recent_users"]
             return applied == n_events and any(

@@ -148,7 +148,7 @@ def test_a_failed_write_poisons_the_store_and_leaves_what_was_before(tmp_path: P
             lambda: store.apply(Changes([], record(3), 8)),
             lambda: store.replay([], 8),
         ):
-            with pytest.raises(StoreUnavailable, match="a read or write failed"):
+            with pytest.raises(StoreUnavailable, match="cannot write to the database"):
                 refused()
         assert (store.record, store.changelog_offset) == (record(2), 7)
     with BagStoreAt(path, resources) as store:
