@@ -6,20 +6,28 @@ fenced and its open transaction aborted, so that end is final. Only assigned par
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from aiokafka import TopicPartition
+
 from state.errors import StateError, StoreUnavailable
 from state.options import StoreResources
+from state.rows import RECORD_KEY
 from state.store import BEHIND_S_MAX, BagStore, remove_if_behind
+from stream.hanging import last_hidden_keys
 from stream.partition import Partition, Pipeline
 from stream.settings import Kafka
 from stream.transactions import TransactionalProducer
-from stream.watermark import changelog_ends
+from stream.watermark import Newest, newest_records
 
 logger = logging.getLogger("lurm")
+
+# Of rows, and of embeddings.
+Producers = tuple[TransactionalProducer, TransactionalProducer]
 
 
 class Ownership:
@@ -84,8 +92,16 @@ class Ownership:
         for number in set(self._stores) - self._allowed:
             self._stores.pop(number).close()
         opened = self._allowed - set(self._stores)
-        await asyncio.gather(*(self._take(number) for number in new))
-        await self._learn_ends(opened, new)
+        producers = dict(zip(new, await asyncio.gather(*map(self._fence, new)), strict=True))
+        await self._end_hanging(producers)
+        newest = await newest_records(self._kafka, self.shared.names.changelog, opened)
+        for number in opened & self._allowed:
+            self._open(number, newest.get(number))
+        for number, (rows, embeddings) in producers.items():
+            if number in self._allowed:
+                self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
+            else:
+                await asyncio.gather(rows.stop(), embeddings.stop())
         if self._allowed is allowed:
             self._assignment = object()
 
@@ -134,9 +150,8 @@ class Ownership:
         So it is for a worker that stood still for longer than its session, and has not heard from its group yet.
         """
         held = dict(self.partitions)
-        ends = await changelog_ends(self._kafka, self.shared.names.changelog, held)
-        newest = {number: end.record for number, end in ends.items() if end.record is not None}
-        return any(record.next_offset > held[number].next_offset for number, record in newest.items())
+        newest = await newest_records(self._kafka, self.shared.names.changelog, held)
+        return any(each.record.next_offset > held[number].next_offset for number, each in newest.items())
 
     def remove_old(self, now_s: float) -> None:
         """Delete what stands here of partitions that went elsewhere, once its next use would wipe it anyway.
@@ -170,33 +185,53 @@ class Ownership:
             if any(producer.dead for producer in partition.producers)
         ]
 
-    async def _take(self, number: int) -> None:
+    async def _fence(self, number: int) -> Producers:
         app_id = self.shared.names.group
         rows = TransactionalProducer(self._kafka, f"{app_id}-{number}", number)
         embeddings = TransactionalProducer(self._kafka, f"{app_id}-embeddings-{number}", number)
         await asyncio.gather(rows.start(), embeddings.start())
-        if number in self._allowed:
-            self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
-        else:
-            await asyncio.gather(rows.stop(), embeddings.stop())
+        return rows, embeddings
 
-    async def _learn_ends(self, opened: set[int], new: set[int]) -> None:
-        """After the previous owners are fenced: what the changelog's end says is published needs no mark.
+    async def _end_hanging(self, producers: Mapping[int, Producers]) -> None:
+        """Fencing has ended the transactions of previous owners; end what Kafka forgot to end.
 
-        Fencing ends their transactions too; one that still hides records is hanging, and nobody else would end it.
+        A transaction of rows that has its partition record was whole, and its owner may hold it in a store since the
+        broker called it committed: it is committed. Of any other nobody was told anything: it is aborted. Embeddings
+        and erasures of them hold one by one.
         """
-        changelog = self.shared.names.changelog
-        ends = await changelog_ends(self._kafka, changelog, opened | new)
-        hanging = {number for number in new & set(self.partitions) if ends[number].is_held_back}
-        if hanging:
-            logger.warning("a transaction that nobody ended is aborted: topic=%s partitions=%s", changelog, hanging)
-            owners = [self.partitions[number].producers[0] for number in hanging]
-            await asyncio.gather(*(owner.close_hanging(changelog, self.shared.now_ms()) for owner in owners))
-            ends |= await changelog_ends(self._kafka, changelog, hanging)
-        for number in opened & self._allowed:
-            record = ends[number].record
-            if record is not None:
-                self.store(number).published = record.published
+        names = self.shared.names
+        topics = (names.changelog, names.dead_letters, names.control, names.embeddings)
+        wanted = [TopicPartition(topic, number) for topic in topics for number in producers]
+        hidden = await last_hidden_keys(self._kafka, wanted) if wanted else {}
+        for number, (rows, embeddings) in producers.items():
+            found = [topic for topic in topics if TopicPartition(topic, number) in hidden]
+            if not found:
+                continue
+            is_whole = hidden.get(TopicPartition(names.changelog, number), RECORD_KEY) == RECORD_KEY
+            logger.warning(
+                "Kafka did not end a transaction: partition=%d topics=%s, %s",
+                number, ",".join(found), "committing it" if is_whole else "aborting it",
+            )  # fmt: skip
+            if found != [names.embeddings]:
+                await rows.end_hanging([topic for topic in found if topic != names.embeddings], commit=is_whole)
+            if names.embeddings in found:
+                await embeddings.end_hanging([names.embeddings], commit=True)
+
+    def _open(self, number: int, newest: Newest | None) -> None:
+        """Open a store of a partition whose changelog ends like this; what it says is published needs no mark.
+
+        A store that is at that end and says something else has applied what Kafka aborted later: it is wiped.
+        """
+        store = self.store(number)
+        if newest is None:
+            return
+        applied = -1 if store.changelog_offset is None else store.changelog_offset
+        if newest.offset < applied < newest.end and store.record != newest.record:
+            logger.warning("the state holds what Kafka has aborted, and begins anew: path=%s", store.path)
+            self._stores.pop(number).close()
+            shutil.rmtree(store.path)
+            store = self.store(number)
+        store.published = newest.record.published
 
     async def _release(self, number: int) -> None:
         partition = self.partitions.pop(number)

@@ -7,7 +7,7 @@ Every request has aiokafka's deadline and is retried; what never ends is ended b
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -16,9 +16,6 @@ from stream.connection import aiokafka_arguments
 from stream.failpoints import passing
 from stream.settings import Kafka
 from stream.topics import BATCH_BYTES
-
-# Of a record that nobody ever reads.
-_HANGING_KEY: Final = b"\0hanging"
 
 
 class Outgoing(NamedTuple):
@@ -75,16 +72,13 @@ class TransactionalProducer:
         sender = self._producer._sender.sender_task  # noqa: SLF001 - aiokafka offers no other way to see it
         return sender is not None and sender.done()
 
-    async def close_hanging(self, topic: str, timestamp_ms: int) -> None:
-        """Abort a transaction of one record: its marker ends what an earlier owner left open in this partition.
-
-        Kafka ends that itself when the owner is fenced, unless it has lost the marker of a transaction that it calls
-        complete; the next commit under this id would then make the lost one's records readable.
-        """
+    async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
+        """Run a transaction without records: its markers end what an earlier owner left open in these topics."""
+        manager = self._producer._txn_manager  # noqa: SLF001 - aiokafka adds a partition only with a record to write
         await self._producer.begin_transaction()
-        for _, acknowledged in await self._send(topic, [Outgoing(_HANGING_KEY, None)], timestamp_ms):
-            await acknowledged
-        await self._producer.abort_transaction()
+        for topic in topics:
+            manager.maybe_add_partition_to_txn(TopicPartition(topic, self.partition))
+        await (self._producer.commit_transaction() if commit else self._producer.abort_transaction())
 
     async def transact(
         self,

@@ -10,28 +10,23 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from state.record import PartitionRecord, decode_record
 from state.rows import RECORD_KEY
-from stream.connection import aiokafka_arguments
+from stream.connection import aiokafka_arguments, fetch
 from stream.settings import Kafka
 
 # Each transaction ends with its partition record, so the first look nearly always finds one.
 _LOOK_BACK = (64, 4_096, 262_144)
-_POLL_MS = 500
-# Less than that: the answer tells where readers are held back, also when there is nothing to read.
-_FETCH_WAIT_MS = 100
 
 
-class End(NamedTuple):
-    """How a changelog partition ends: its last committed record, None if that stands too far back.
+class Newest(NamedTuple):
+    """The last committed partition record of a changelog partition, where it stands, and where the partition ends."""
 
-    ``is_held_back``: an open transaction hides what stands behind it.
-    """
-
-    record: PartitionRecord | None
-    is_held_back: bool
+    record: PartitionRecord
+    offset: int
+    end: int
 
 
-async def changelog_ends(kafka: Kafka, topic: str, numbers: Iterable[int]) -> dict[int, End]:
-    """How each of these partitions ends now."""
+async def newest_records(kafka: Kafka, topic: str, numbers: Iterable[int]) -> dict[int, Newest]:
+    """The last committed record of each partition; one that stands too far back is missing."""
     wanted = list(numbers)
     if not wanted:
         return {}
@@ -40,44 +35,34 @@ async def changelog_ends(kafka: Kafka, topic: str, numbers: Iterable[int]) -> di
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_wait_ms=_FETCH_WAIT_MS,
     )
     await consumer.start()
     try:
-        return {number: await _end(consumer, TopicPartition(topic, number)) for number in wanted}
+        found = {number: await _newest(consumer, TopicPartition(topic, number)) for number in wanted}
     finally:
         await consumer.stop()
+    return {number: newest for number, newest in found.items() if newest is not None}
 
 
-async def _end(consumer: Any, partition: TopicPartition) -> End:
+async def _newest(consumer: Any, partition: TopicPartition) -> Newest | None:
     consumer.assign([partition])
     first = (await consumer.beginning_offsets([partition]))[partition]
     end = (await consumer.end_offsets([partition]))[partition]
-    value = await _newest(consumer, partition, first, end)
-    if consumer.highwater(partition) is None:
-        await consumer.getmany(partition, timeout_ms=_POLL_MS)
-    # Both as the last fetch told them; the end that a reader of committed records is told is the stable one.
-    stable, written = consumer.last_stable_offset(partition), consumer.highwater(partition)
-    is_held_back = stable is not None and written is not None and 0 <= stable < written
-    return End(None if value is None else decode_record(value), is_held_back)
-
-
-async def _newest(consumer: Any, partition: TopicPartition, first: int, end: int) -> bytes | None:
     for n_offsets in _LOOK_BACK:
         start = max(first, end - n_offsets)
         consumer.seek(partition, start)
-        value = await _last_value(consumer, partition, end)
-        if value is not None or start == first:
-            return value
+        found = await _last(consumer, partition, end)
+        if found is not None:
+            return Newest(decode_record(found.value), found.offset, end)
+        if start == first:
+            break
     return None
 
 
-async def _last_value(consumer: Any, partition: TopicPartition, end: int) -> bytes | None:
-    """The last partition record up to ``end``, or up to where an open transaction holds readers back."""
-    value = None
+async def _last(consumer: Any, partition: TopicPartition, end: int) -> Any:
+    """The last partition record before ``end``, up to which everything can be read."""
+    found = None
     while await consumer.position(partition) < end:
-        records = (await consumer.getmany(partition, timeout_ms=_POLL_MS)).get(partition, [])
-        if not records:
-            break
-        value = next((record.value for record in reversed(records) if record.key == RECORD_KEY), value)
-    return value
+        records = (await fetch(consumer)).get(partition, [])
+        found = next((record for record in reversed(records) if record.key == RECORD_KEY), found)
+    return found
