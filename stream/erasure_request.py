@@ -11,10 +11,10 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream.connection import broker_errors, client_arguments, consumer_arguments
 from stream.erasure import Answer, Checked, Marker, decode, encode
-from stream.errors import LurmError
+from stream.errors import ConfigInvalid, LurmError
 from stream.replay import Progress, read_topic
 from stream.settings import Settings
-from stream.topics import end_offsets, ensure_control, topic_id
+from stream.topics import end_offsets, ensure_control, n_partitions, topic_id
 
 _POLL_MS = 200
 # A check follows its answer at once; one that does not come was never sent.
@@ -34,7 +34,8 @@ class Request:
 
 
 def request(settings: Settings, user: str, progress: Progress | None = None) -> Request:
-    """Put the markers. **Raises** `ConfigInvalid` when there is no state to erase from."""
+    """Put the markers. **Raises** `ConfigInvalid` when there is no state to erase from, or no worker can do it."""
+    _refuse_added(settings)
     ensure_control(settings)
     embedded = _partitions_with_embedding(settings, user.encode(), progress)
     number, now_ms = uuid.uuid4().hex, time.time_ns() // 1_000_000
@@ -54,6 +55,16 @@ def request(settings: Settings, user: str, progress: Progress | None = None) -> 
         }
         offsets = {partition: each.get(settings.kafka.request_timeout_s).offset for partition, each in sent.items()}
     return Request(number, user, now_ms, offsets)
+
+
+def _refuse_added(settings: Settings) -> None:
+    topics = (settings.topics.events, settings.changelog_topic)
+    n_events, n_state = (n_partitions(settings, topic) for topic in topics)
+    if n_state and n_events != n_state:
+        raise ConfigInvalid(
+            f"partitions were added to the events topic, no worker can run: topic={topics[0]} partitions={n_events} "
+            f"state={n_state}; move the state with `lurm repartition`, then ask the new application"
+        )
 
 
 def wait_for_answers(

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.failpoints import passing
 from stream.replay import Progress, read_topic
 from stream.settings import Settings, validated
-from stream.source import read_source
+from stream.source import Position, n_lost, read_source
 from stream.topics import check, create_missing, end_offsets, n_partitions, offset_ranges
 
 # In place of the interest space: a worker refuses to count on top of it.
@@ -42,15 +42,21 @@ UNFINISHED = "(unfinished lurm repartition)"
 _PROGRESS_EVERY = 10_000
 _PAUSE_S = 0.2
 _STATE_KEYS = b"\0"
+# An event that came compressed may be larger than what a topic takes of others.
+_AS_THEY_CAME: Mapping[str, Any] = {"compression_type": "gzip", "max_request_size": 2**31 - 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """The newest committed state of an application: the rows on disk, the partition records in memory."""
+    """The newest committed state of an application: the rows on disk, the partition records in memory.
+
+    ``unerased``: users whose erasure waits for workers that cannot run, since partitions were added.
+    """
 
     rows: RowCopy
     records: Mapping[int, PartitionRecord]
     n_partitions: int
+    unerased: Sequence[str] = ()
 
     @property
     def ledger(self) -> Ledger:
@@ -113,25 +119,29 @@ def read_old(settings: Settings, progress: Progress | None = None) -> Iterator[C
     """The whole state of an application at rest, while the block runs.
 
     **Raises** `LurmError` while workers run, events that they can count or erasures wait, or rows are not where the
-    default partitioner puts their users, `SourceLost` when the events topic is not the one that was counted.
+    default partitioner puts their users, `SourceLost` when the events topic is not the one that was counted, or
+    retention deleted what waited and ``kafka.data_loss`` does not accept it.
     """
     _refuse_members(settings)
-    ends = end_offsets(settings, settings.topics.events)
-    if not ends:
+    offsets = offset_ranges(settings, settings.topics.events)
+    if not offsets:
         raise ConfigInvalid(f"the events topic does not exist: topic={settings.topics.events}")
     with copied(settings, n_partitions(settings, settings.changelog_topic), progress) as state:
         if not state.records:
             raise LurmError(f"there is no state to move: changelog={settings.changelog_topic}")
-        applied = _applied(settings, state)
-        waiting = sum(max(0, end - applied.get(number, 0)) for number, end in ends.items())
-        if waiting and len(ends) == state.n_partitions:
+        applied, were_added = _applied(settings, state), len(offsets) != state.n_partitions
+        _refuse_loss(settings, applied, offsets)
+        waiting = sum(max(0, end - applied.get(number, first)) for number, (first, end) in offsets.items())
+        if waiting and not were_added:
             raise LurmError(
                 f"events wait in the old topic, and would be lost: events={waiting} topic={settings.topics.events}; "
                 "stop the producers and let the workers finish"
             )
-        _refuse_erasures(settings)
-        _bring_home(state, len(ends))
-        yield state
+        unerased = _waiting_erasures(settings)
+        if unerased and not were_added:
+            raise LurmError(f"erasures wait: markers={unerased.total()}; let the workers finish")
+        _bring_home(state, len(offsets))
+        yield replace(state, unerased=sorted(unerased))
 
 
 def write_new(new: Settings, state: Copy, progress: Progress | None = None) -> Placed:
@@ -166,7 +176,7 @@ def send_on(settings: Settings, new: Settings, state: Copy, progress: Progress |
     **Raises** `LurmError` when the new topic holds events already, which may be these, and when one was not taken.
     """
     topic, n_before, n = new.topics.events, _n_records(new, new.topics.events), 0
-    with broker_errors(new.kafka), closing(_producer(new)) as producer:
+    with broker_errors(new.kafka), closing(_producer(new, **_AS_THEY_CAME)) as producer:
         for batch in read_topic(settings, settings.topics.events, progress, _applied(settings, state)):
             waiting = [each for each in batch if not _is_erased(each, state.records)]
             if waiting and n_before:
@@ -268,8 +278,8 @@ def _write_records(new: Settings, records: Mapping[int, PartitionRecord]) -> Non
         producer.init_transactions()
 
 
-def _producer(settings: Settings, transactional_id: str | None = None) -> KafkaProducer:
-    arguments = client_arguments(settings.kafka)
+def _producer(settings: Settings, transactional_id: str | None = None, **more: Any) -> KafkaProducer:
+    arguments = client_arguments(settings.kafka) | more
     return KafkaProducer(**arguments, acks="all", linger_ms=20, transactional_id=transactional_id)
 
 
@@ -300,19 +310,26 @@ def _group(settings: Settings) -> Mapping[str, Any]:
         time.sleep(_PAUSE_S)
 
 
-def _refuse_erasures(settings: Settings) -> None:
+def _waiting_erasures(settings: Settings) -> Counter[str]:
+    """How many markers wait for their answer, by user."""
     if not end_offsets(settings, settings.control_topic):
-        return
-    waiting: set[tuple[int, str]] = set()
+        return Counter()
+    waiting: dict[tuple[int, str], str] = {}
     for batch in read_topic(settings, settings.control_topic):
         for record in batch:
             said = decode(record.value)
             if isinstance(said, Marker):
-                waiting.add((record.partition, said.id))
+                waiting[record.partition, said.id] = said.user
             elif isinstance(said, Answer):
-                waiting.discard((record.partition, said.id))
-    if waiting:
-        raise LurmError(f"erasures wait: partitions={sorted(number for number, _ in waiting)}; let the workers finish")
+                waiting.pop((record.partition, said.id), None)
+    return Counter(waiting.values())
+
+
+def _refuse_loss(settings: Settings, applied: Mapping[int, int], offsets: Mapping[int, tuple[int, int]]) -> None:
+    topics, accept_loss = settings.topics, settings.kafka.data_loss == "accept"
+    for number, next_offset in applied.items():
+        at = Position(topics.events, number, next_offset, *offsets[number])
+        n_lost(at, topics.epoch, accept_loss=accept_loss)
 
 
 def _bring_home(state: Copy, n_events: int) -> None:

@@ -1,5 +1,6 @@
 """`lurm repartition`: the same state under another application id, with another number of partitions."""
 
+import shlex
 from contextlib import ExitStack
 
 import click
@@ -38,7 +39,8 @@ def repartition(
     read again and compared row by row; ends with 1 on a difference. Interrupted, it can be run again. The settings
     printed at the end are the new workers': they count the new events topic on top, and publish everybody once in the
     new embeddings topic. Where partitions were added to the old events topic, which stopped the workers, what waits
-    there is sent on to the new one. The temporary folder (TMPDIR) needs room for all rows twice.
+    there is sent on to the new one, and users whose erasure waits are named: erase them in the new application. The
+    temporary folder (TMPDIR) needs room for all rows twice.
     """
     from stream import repartition as move  # noqa: PLC0415 - --help needs no Kafka client
 
@@ -65,6 +67,8 @@ def repartition(
     click.echo(f"moved and found equal: users={moved.users} rows={moved.rows} {ledger}")
     if n_waiting:
         click.echo(f"sent on to the new events topic: events={n_waiting}")
+    for user in state.unerased:
+        click.echo(f"not erased yet, ask again with the new settings: lurm erase {shlex.quote(user)}")
     click.echo(f"LURM_APP__ID={to_app}")
     for name in ("events", "embeddings", "dead_letters", "partitions", "epoch"):
         click.echo(f"LURM_TOPICS__{name.upper()}={getattr(new.topics, name)}")

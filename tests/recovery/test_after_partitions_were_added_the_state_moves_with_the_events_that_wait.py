@@ -6,14 +6,24 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 
 from stream.connection import client_arguments
 from stream.settings import Settings, State, Worker
 from stream.worker_process import ChildProcess
 from tests.brokers import Broker, environment_of
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
-from tests.workers import LURM, Traffic, check_exact, check_published, second, wait_applied, wait_until
+from tests.workers import (
+    LURM,
+    Traffic,
+    check_exact,
+    check_published,
+    delete_records,
+    second,
+    stopped_after,
+    wait_applied,
+    wait_until,
+)
 
 
 @pytest.mark.kafka
@@ -32,7 +42,9 @@ def test_after_partitions_were_added_the_state_moves_with_the_events_that_wait(
             assert "partitions were added to the events topic" in worker.output()
             assert "`lurm repartition`" in worker.output()
     traffic.send(500)
+    send_large(old)
     wait_until(lambda: is_empty(old))
+    assert "partitions were added" in lurm(old, "erase", "user-0", exit_code=2)
 
     app = f"{old.app.id}-5"
     move = ("repartition", "--to-app", app, "--to-events", f"{app}-events", "--partitions", "5")
@@ -48,8 +60,39 @@ def test_after_partitions_were_added_the_state_moves_with_the_events_that_wait(
     moved = [make_worker(new).ready(), make_worker(second(new)).ready()]
     traffic.send(500)
     wait_applied(new, *moved)
-    check_exact(new, traffic.sent)
+    check_exact(new, traffic.sent, n_rejected=1)
     check_published(new)
+
+
+@pytest.mark.kafka
+def test_an_erasure_that_waits_is_named_and_deleted_events_are_not_passed_over(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    old = settings_on(kafka_broker.brokers, worker=Worker())
+    traffic = Traffic(old, seed=63)
+    stopped_after(make_worker(old), traffic)
+    assert "the erasure is not finished" in lurm(old, "erase", "user-0", "--timeout", "1", exit_code=1)
+    add_partitions(old, 3)
+    traffic.send(100)
+    wait_until(lambda: is_empty(old))
+    app = f"{old.app.id}-5"
+    move = ("repartition", "--to-app", app, "--to-events", f"{app}-events", "--partitions", "5")
+    delete_records(old, old.topics.events)
+    assert "retention deleted unread events" in lurm(old, *move, exit_code=1)
+    accepting = old.model_copy(update={"kafka": old.kafka.model_copy(update={"data_loss": "accept"})})
+    said = lurm(accepting, *move)
+    assert "ask again with the new settings: lurm erase user-0" in said
+    new = with_printed(old, said)
+    worker = make_worker(new).ready()
+    assert '"ok":true' in lurm(new, "erase", "user-0")
+    assert worker.terminate() == 0
+
+
+def send_large(settings: Settings) -> None:
+    """Compressed it fits the topic, and it is too large for any event."""
+    arguments = client_arguments(settings.kafka) | {"compression_type": "gzip", "max_request_size": 1 << 24}
+    with closing(KafkaProducer(**arguments, acks="all")) as client:
+        client.send(settings.topics.events, bytes(2 << 20), b"user-1").get(30)
 
 
 def is_empty(settings: Settings) -> bool:
