@@ -10,11 +10,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import cached_property
 from typing import Any, Final
 
 import faust
 from faust.stores import STORES
 from faust.transport.drivers import TRANSPORTS
+from mode.utils.queues import FlowControlEvent
 
 from lurm_model.bundle import Bundle
 from lurm_model.incremental import IncrementalEncoder
@@ -63,6 +65,18 @@ _METADATA_AGE_MS: Final = 10_000
 _BATCHES_PER_PARTITION: Final = 2
 
 
+class FlowControl(FlowControlEvent):  # type: ignore[misc]
+    """Faust's switch of its queues, which empties them when it is turned on: here only if it was off.
+
+    A recovery turns it on several times, when changelog batches wait already: a standby would go on without them.
+    """
+
+    def resume(self) -> None:
+        """Turn it on."""
+        if not self.is_active():
+            super().resume()
+
+
 class LurmApp(faust.App):
     """A Faust app that carries what our driver and store need."""
 
@@ -71,6 +85,11 @@ class LurmApp(faust.App):
     buffer_bytes: int
     epoch: int
     early: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
+
+    @cached_property
+    def flow_control(self) -> FlowControl:
+        """Made on first use, as in Faust."""
+        return FlowControl()
 
     async def on_start(self) -> None:
         """Begin to look around before the first recovery, when Faust's own tasks do not run yet."""
@@ -174,7 +193,9 @@ class Worker:
             await asyncio.sleep(_MARKS_WAIT_S)
 
     def _has_too_many_marks(self) -> bool:
-        return self.ownership.marks_bytes() > self.settings.state.marks_bytes
+        # A copy: the watchdog asks from its own thread.
+        partitions = list(self.ownership.partitions.values())
+        return sum(partition.store.marks.n_bytes for partition in partitions) > self.settings.state.marks_bytes
 
     async def _apply(self, message: Any) -> None:
         """Apply one batch. An exception never reaches the stream, where Faust would acknowledge and go on (I9)."""

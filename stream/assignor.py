@@ -4,22 +4,17 @@ Where the members of a group subscribe different topics, Faust assigns each amon
 from its events. Such members are of another version, whose tables differ, or have another events topic.
 """
 
-from typing import Any
-
 from faust import assignor
 
 
 class PartitionAssignor(assignor.PartitionAssignor):
-    """Between workers that subscribe the same topics; whoever would join with others is refused by the broker."""
-
-    _topics: frozenset[str] = frozenset()
+    """Between workers that read the same topics; whoever would join with others is refused by the broker."""
 
     @property
     def name(self) -> str:
-        """What the broker compares, and shows as the group's assignment strategy."""
-        return f"{super().name}:{','.join(sorted(self._topics))}"
+        """What the broker compares, and shows as the group's assignment strategy.
 
-    def metadata(self, topics: set[str]) -> Any:
-        """What this worker tells the group of itself; asked before the name whenever it joins."""
-        self._topics = frozenset(topics)
-        return super().metadata(topics)
+        Not what is subscribed: while a worker starts, that may be half of it, and whoever came next would be refused.
+        """
+        changelogs = {table.changelog_topic_name for table in self.app.tables.values()}
+        return f"{super().name}:{','.join(sorted({self.app.ownership.shared.names.events, *changelogs}))}"

@@ -167,11 +167,6 @@ class Ownership:
             except (OSError, StateError) as error:
                 logger.warning("an old partition is left where it is: %s", error)
 
-    def marks_bytes(self) -> int:
-        """Memory of the dirty marks of the partitions we own, whose users we encode."""
-        # A copy: the watchdog asks from its own thread.
-        return sum(partition.store.marks.n_bytes for partition in list(self.partitions.values()))
-
     def memory(self) -> Mapping[str, int]:
         """Bytes of RocksDB's block cache and memtables, over all partitions."""
         resources = self._resources

@@ -6,7 +6,7 @@ apply for ever, so every failure here ends the worker.
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from itertools import chain, groupby
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -57,19 +57,20 @@ class BagTable(SerializedStore):
             for number, events in groupby(
                 sorted((event.message for event in batch), key=attrgetter("partition")), attrgetter("partition")
             ):
-                messages = list(events)
-                self._replay(number, chain.from_iterable(each.records for each in messages), messages[-1].offset)
+                self._replay(number, list(events))
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
 
-    def _replay(self, number: int, read: Iterable[Any], changelog_offset: int) -> None:
-        """Apply what the store does not hold yet: what is read again, or by its owner, never goes over newer rows."""
+    def _replay(self, number: int, messages: list[Any]) -> None:
+        """Apply what the store does not hold yet: no old row goes over a new one, and no row is missing."""
         ownership = self._ownership
         store = ownership.store(number)
         applied = -1 if store.changelog_offset is None else store.changelog_offset
+        _refuse_gap(messages, applied)
+        changelog_offset = messages[-1].offset
         if changelog_offset <= applied:
             return
-        records = [record for record in read if record.offset > applied]
+        records = [record for each in messages for record in each.records if record.offset > applied]
         store.replay(((record.key, record.value, record.timestamp) for record in records), changelog_offset)
         if store.record is not None:
             expected = ownership.shared.empty_record
@@ -143,6 +144,19 @@ class BagTable(SerializedStore):
 
     def _size(self) -> int:
         return sum(store.sizes()["rows"] for store in self._ownership.stores.values())
+
+
+def _refuse_gap(messages: list[Any], applied: int) -> None:
+    """Fetched batches follow each other, and the store; an empty store begins where its topic does."""
+    position = messages[0].start if applied < 0 else applied + 1
+    for each in messages:
+        if each.start > position:
+            die(
+                f"the changelog was read with a gap: topic={each.topic} partition={each.partition} next={position} "
+                f"found={each.start}; a start replays what is missing, and if that was deleted, one without "
+                "LURM_STATE__DIR does"
+            )
+        position = max(position, each.next)
 
 
 class Recovery(recovery.Recovery):
