@@ -9,10 +9,11 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 from aiokafka.errors import KafkaError as AiokafkaError
@@ -61,6 +62,22 @@ def aiokafka_arguments(kafka: Kafka) -> dict[str, Any]:
         "request_timeout_ms": int(kafka.request_timeout_s * 1000),
         **aiokafka_security(kafka),
     }
+
+
+@asynccontextmanager
+async def reading(kafka: Kafka, isolation_level: str) -> AsyncIterator[Any]:
+    """An aiokafka consumer without a group, to be assigned what it reads; from its beginning where nobody seeks."""
+    consumer = AIOKafkaConsumer(
+        **aiokafka_arguments(kafka),
+        isolation_level=isolation_level,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
 
 
 def check_fetching(consumer: Any) -> None:

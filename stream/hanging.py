@@ -5,16 +5,12 @@ later transaction of the same producer ends in that partition, and then it ends 
 """
 
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from stream.connection import aiokafka_arguments, fetch
+from stream.connection import fetch, reading
 from stream.settings import Kafka
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 async def last_hidden_keys(kafka: Kafka, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, bytes | None]:
@@ -22,7 +18,7 @@ async def last_hidden_keys(kafka: Kafka, partitions: Sequence[TopicPartition]) -
 
     Whoever may write them transactionally has been fenced, so no transaction that is still at work is among these.
     """
-    async with _consumer(kafka, "read_uncommitted") as everything, _consumer(kafka, "read_committed") as committed:
+    async with reading(kafka, "read_uncommitted") as everything, reading(kafka, "read_committed") as committed:
         # In this order: a record that comes between the answers is not taken for a hidden one.
         ends = await everything.end_offsets(partitions)
         stable = await committed.end_offsets(partitions)
@@ -38,13 +34,3 @@ async def _last_key(consumer: Any, partition: TopicPartition, start: int, end: i
         for record in (await fetch(consumer)).get(partition, []):
             key = record.key
     return key
-
-
-@asynccontextmanager
-async def _consumer(kafka: Kafka, isolation_level: str) -> "AsyncIterator[Any]":
-    consumer = AIOKafkaConsumer(**aiokafka_arguments(kafka), isolation_level=isolation_level, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        yield consumer
-    finally:
-        await consumer.stop()

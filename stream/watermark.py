@@ -6,11 +6,11 @@ A recovery that met the watermark only at the changelog's end would mark every u
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from state.record import PartitionRecord, decode_record
 from state.rows import RECORD_KEY
-from stream.connection import aiokafka_arguments, fetch
+from stream.connection import fetch, reading
 from stream.settings import Kafka
 
 # Each transaction ends with its partition record, so the first look nearly always finds one.
@@ -30,17 +30,8 @@ async def newest_records(kafka: Kafka, topic: str, numbers: Iterable[int]) -> di
     wanted = list(numbers)
     if not wanted:
         return {}
-    consumer = AIOKafkaConsumer(
-        **aiokafka_arguments(kafka),
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    await consumer.start()
-    try:
+    async with reading(kafka, "read_committed") as consumer:
         found = {number: await _newest(consumer, TopicPartition(topic, number)) for number in wanted}
-    finally:
-        await consumer.stop()
     return {number: newest for number, newest in found.items() if newest is not None}
 
 
