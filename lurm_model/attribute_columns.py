@@ -8,20 +8,19 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lurm_model.codebook import WrittenAttributes
 from lurm_model.events import Attributes
 from lurm_model.file_pieces import Rows, decode, one_line, refuse
 
 Found = list[Attributes | None]
 # What a row has in a column that becomes an attribute: none, one or several texts.
 Values = tuple[str, ...]
-# Attributes as a file may write them; null is none.
-Raw = dict[str, str | list[str] | None]
 T = TypeVar("T")
 
 
 def from_json(path: Path, texts: Sequence[bytes], rows: Rows) -> Found:
     """Attributes from JSON texts, "" or null where there are none; each different text is decoded once."""
-    decoder = msgspec.json.Decoder(Raw | None)
+    decoder = msgspec.json.Decoder(WrittenAttributes | None)
 
     def make(text: bytes, row: int) -> Attributes | None:
         return (_lists(decode(decoder, text, path, row, "attributes: ") or {}) or None) if text else None
@@ -39,7 +38,7 @@ def from_objects(path: Path, column: Any, rows: Rows) -> Found:
     known: dict[str, Attributes | None] = {}
     for row, value in zip(rows, column.to_pylist(), strict=True):
         try:
-            found = _lists(msgspec.convert(dict(value or {}), Raw)) or None
+            found = _lists(msgspec.convert(dict(value or {}), WrittenAttributes)) or None
         except msgspec.ValidationError as error:
             refuse(path, row, f"attributes: {one_line(error)}")
         attributes.append(known.setdefault(repr(found), found))
@@ -90,5 +89,5 @@ def _values(value: str | float | bool | list[str] | None) -> Values:
     return (text,) if text and value is not None else ()
 
 
-def _lists(attributes: Raw) -> Attributes:
+def _lists(attributes: WrittenAttributes) -> Attributes:
     return {key: [value] if isinstance(value, str) else value for key, value in attributes.items() if value is not None}

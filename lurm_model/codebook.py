@@ -15,7 +15,8 @@ import scipy.sparse as sp
 from lurm_model.weighting import Float32
 from state.periods import Int64
 
-# An item's attributes as events and catalogues give them; None says nothing.
+# An item's attributes as events and catalogues write them, and whatever reads the same; None says nothing.
+WrittenAttributes = dict[str, str | list[str] | None]
 GivenAttributes = Mapping[str, Sequence[str] | str | None]
 
 # Numbers in one block of products of items and centroids: 64 MiB.

@@ -36,6 +36,8 @@ BEHIND_S_MAX: Final = TOMBSTONE_RETENTION_S - 86_400
 FORMAT_KEY: Final = b"format"
 APPLIED_KEY: Final = b"applied"
 _APPLIED = struct.Struct("<qd")
+# The changelog offset of a store that has applied nothing.
+NONE_APPLIED: Final = -1
 _REPLAYED_KEY: Final = b"replayed"
 _SEQ = struct.Struct("<q")
 
@@ -61,6 +63,7 @@ class BagStore:
     """The rows of one partition in RocksDB; see the module for its invariants.
 
     ``published`` is a watermark known from elsewhere, the changelog's end: a replay need not mark what is below it.
+    ``changelog_offset``: the last one applied, `NONE_APPLIED` at first.
     ``written_at_s``: when it last applied anything, on this machine's clock; a new one, when it was opened.
     """
 
@@ -255,16 +258,16 @@ class BagStore:
                 f"the database has another format: version={found.decode()} known={FORMAT.decode()} path={self.path}"
             )
 
-    def _read_applied(self) -> tuple[int | None, float]:
+    def _read_applied(self) -> tuple[int, float]:
         value = self._meta_db.get(APPLIED_KEY)
         if value is None:
-            return None, 0.0
+            return NONE_APPLIED, 0.0
         return decode_applied(value)
 
 
 def is_behind(store: BagStore, now_s: float) -> bool:
     """Whether the changelog may have forgotten tombstones that this store has not seen."""
-    return store.changelog_offset is not None and now_s - store.applied_at_s >= BEHIND_S_MAX
+    return store.changelog_offset != NONE_APPLIED and now_s - store.applied_at_s >= BEHIND_S_MAX
 
 
 def remove_if_behind(path: Path, resources: StoreResources, now_s: float) -> bool:

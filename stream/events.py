@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from lurm_model.codebook import Codebook
+from lurm_model.codebook import Codebook, WrittenAttributes
 from state.bags import UInt32
 from state.errors import UNREADABLE
 from state.periods import TS_MS_MAX, TS_MS_MIN, Int64
@@ -64,7 +64,6 @@ class Rejection(NamedTuple):
 
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_BYTES_MAX)]
-Attributes = dict[str, str | list[str] | None]
 
 
 class Event(Struct, gc=False):
@@ -74,7 +73,7 @@ class Event(Struct, gc=False):
     item_id: Identifier
     ts: Annotated[int, Meta(ge=-(2**62), le=2**62)]
     type: str | None = None
-    attributes: Attributes | None = None
+    attributes: WrittenAttributes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +176,7 @@ class EventDecoder:
             found[i] = interest
         return [unknown if interest < 0 else interest for interest in found]
 
-    def _assign(self, all_attributes: Sequence[Attributes]) -> list[int]:
+    def _assign(self, all_attributes: Sequence[WrittenAttributes]) -> list[int]:
         # A function of the attributes alone, never of what an earlier event said of its item.
         # Remembered by digest: attributes are as long as an event may be, and memory must not depend on that.
         encoded = [msgspec.json.encode(attributes, order="sorted") for attributes in all_attributes]

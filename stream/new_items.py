@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
-from lurm_model.codebook import Codebook
+from lurm_model.codebook import Codebook, WrittenAttributes
 from state.errors import UNREADABLE
-from stream.events import ID_BYTES_MAX, Attributes
+from stream.events import ID_BYTES_MAX
 
 
 class Outcome(StrEnum):
@@ -34,7 +34,7 @@ class Outcome(StrEnum):
 class NewItem(Struct, frozen=True, omit_defaults=True):
     """The value of a record. The interest is a number of this interest space; attributes serve in every other."""
 
-    attributes: Attributes | None = None
+    attributes: WrittenAttributes | None = None
     interest: int | None = None
     interest_space_id: str | None = None
 
@@ -85,7 +85,7 @@ class LearnedItems:
     def read(self, records: Sequence[KeyedRecord]) -> list[Lesson]:
         """What these records say, in their order."""
         lessons: list[Lesson] = []
-        asked: dict[int, Attributes] = {}
+        asked: dict[int, WrittenAttributes] = {}
         for record in records:
             item = _item_of(record.key)
             lesson = Lesson(None, None, Outcome.BAD_KEY) if item is None else self._lesson(item, record.value)
@@ -123,7 +123,7 @@ class LearnedItems:
         self._newest[item] = record.partition, record.timestamp
         return True
 
-    def _lesson(self, item: str, value: bytes | None) -> Lesson | Attributes:
+    def _lesson(self, item: str, value: bytes | None) -> Lesson | WrittenAttributes:
         """What a value says at once, else the attributes that the item's interest follows from."""
         book = self._codebook
         new = Outcome.IN_BUNDLE if item in book.interest_of else _decode(value)

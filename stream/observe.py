@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
+from state.store import NONE_APPLIED
 from stream.backlog import backlog_bytes
 from stream.metrics import LOG_LEVELS, LOG_SOURCES, OUTCOMES, WorkerMetrics
 from stream.ownership import Ownership
@@ -84,9 +85,9 @@ class Observer:
         recovery, remaining = self._app.tables.recovery, 0
         for tp, highwater in recovery.active_highwaters.items():
             store = self._ownership.stores.get(tp.partition)
-            applied = None if store is None else store.changelog_offset
-            first = recovery.active_offsets[tp] if applied is None else applied
-            remaining += max(0, highwater - (-1 if first is None else first))
+            applied = NONE_APPLIED if store is None else store.changelog_offset
+            first = recovery.active_offsets[tp] if applied == NONE_APPLIED else applied
+            remaining += max(0, highwater - (NONE_APPLIED if first is None else first))
         return remaining
 
     def _standby_lag(self) -> int:
@@ -97,7 +98,7 @@ class Observer:
             if number not in self._ownership.partitions:
                 at_first = highwaters.get(TopicPartition(changelog, number), -1) + 1
                 end = max(self._readable_end(changelog, number) or 0, at_first)
-                lag += max(0, end - 1 - (-1 if store.changelog_offset is None else store.changelog_offset))
+                lag += max(0, end - 1 - store.changelog_offset)
         return lag
 
     def _eta_s(self, now_s: float, remaining: int) -> float:

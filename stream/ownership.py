@@ -220,8 +220,7 @@ class Ownership:
         store = self.store(number)
         if newest is None:
             return
-        applied = -1 if store.changelog_offset is None else store.changelog_offset
-        if newest.offset < applied < newest.end and store.record != newest.record:
+        if newest.offset < store.changelog_offset < newest.end and store.record != newest.record:
             logger.warning("the state holds what Kafka has aborted, and begins anew: path=%s", store.path)
             self._stores.pop(number).close()
             shutil.rmtree(store.path)

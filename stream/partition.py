@@ -201,7 +201,7 @@ class Partition:
             rows=len(held.rows),
             marks=marks,
             caches=held.caches,
-            changelog_after=-1 if self.store.changelog_offset is None else self.store.changelog_offset,
+            changelog_after=self.store.changelog_offset,
             embedding_offset=embedding_offset,
             erased_at_ms=shared.now_ms(),
         )

@@ -14,6 +14,7 @@ from faust.stores.base import SerializedStore
 from faust.tables import manager, recovery
 from faust.types.tuples import TP
 
+from state.store import NONE_APPLIED
 from stream.errors import ConfigInvalid, SourceLost
 from stream.failpoints import passing
 from stream.fatal import die
@@ -38,13 +39,14 @@ class BagTable(SerializedStore):
         return ownership
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """The last changelog offset applied; none for a store given up by a recovery that a signal to stop overtook."""
+        """The last changelog offset applied, if any; none for a store that a signal to stop made a recovery give up."""
         try:
-            return self._ownership.store(tp.partition).changelog_offset
+            applied = self._ownership.store(tp.partition).changelog_offset
         except Exception as error:  # noqa: BLE001 - the process dies here
             if self.app.should_stop:
                 return None
             die(error)
+        return None if applied == NONE_APPLIED else applied
 
     def set_persisted_offset(self, tp: TP, offset: int) -> NoReturn:
         """Refused: the offset changes with the rows, in one WriteBatch."""
@@ -65,7 +67,7 @@ class BagTable(SerializedStore):
         """Apply what the store does not hold yet: no old row goes over a new one, and no row is missing."""
         ownership = self._ownership
         store = ownership.store(number)
-        applied = -1 if store.changelog_offset is None else store.changelog_offset
+        applied = store.changelog_offset
         _refuse_gap(messages, applied)
         changelog_offset = messages[-1].offset
         if changelog_offset <= applied:
@@ -148,7 +150,7 @@ class BagTable(SerializedStore):
 
 def _refuse_gap(messages: list[Any], applied: int) -> None:
     """Fetched batches follow each other, and the store; an empty store begins where its topic does."""
-    position = messages[0].start if applied < 0 else applied + 1
+    position = messages[0].start if applied == NONE_APPLIED else applied + 1
     for each in messages:
         if each.start > position:
             die(

@@ -157,7 +157,7 @@ def _refuse_newer(path: Path, snapshot_offset: int, *, replace: bool) -> None:
         raise ConfigInvalid(f"{error}; is its worker stopped?") from error
     offset = store.changelog_offset
     store.close()
-    if offset is not None and offset > snapshot_offset and not replace:
+    if offset > snapshot_offset and not replace:
         raise ConfigInvalid(
             f"the state is newer than the snapshot: path={path} changelog_offset={offset} "
             f"snapshot={snapshot_offset}; --replace goes back all the same"

@@ -153,8 +153,7 @@ class Partition:
         self.recover()
 
     def recover(self) -> None:
-        since = -1 if self.store.changelog_offset is None else self.store.changelog_offset
-        for start in range(since + 1, len(self.changelog), 7):
+        for start in range(self.store.changelog_offset + 1, len(self.changelog), 7):
             piece = self.changelog[start : start + 7]
             self.store.replay(piece, start + len(piece) - 1)
         self.store.marks.sort()

@@ -103,7 +103,7 @@ class Partition:
     def visit(self, share: float) -> Bags:
         """The other disk opens, replays this share of what it lacks, and goes away again; the bags it holds."""
         store = BagStore.open_fresh(self.path, self.resources, self.now_s)
-        applied = -1 if store.changelog_offset is None else store.changelog_offset
+        applied = store.changelog_offset
         lacking = [entry for entry in self.compacted() if entry.offset > applied]
         part = lacking[: round(share * len(lacking))]
         if part:

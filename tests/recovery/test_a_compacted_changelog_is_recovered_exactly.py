@@ -90,7 +90,6 @@ def test_a_disk_older_than_the_changelog_s_tombstones_is_wiped(
     shutil.rmtree(disk)
     disk.with_name("old").rename(disk)
     with closing(BagStore(disk / settings.app.id / "partition-0", StoreResources(StoreOptions()))) as store:
-        assert store.changelog_offset is not None
         # As if all of this had taken the days that it stands for.
         store._write_applied(WriteBatch(raw_mode=True), store.changelog_offset, time.time() - BEHIND_S_MAX)
     worker.ready()

@@ -40,7 +40,7 @@ def test_a_snapshot_beside_a_busy_owner_is_of_one_instant(tmp_path: Path, resour
 
         def work() -> None:
             while not stop.is_set():
-                steps[0] = (store.changelog_offset or 0) + 1
+                steps[0] = store.changelog_offset + 1
                 write(store, steps[0])
                 if steps[0] % 40 == 0:
                     store._db.flush()
@@ -61,7 +61,6 @@ def test_a_snapshot_beside_a_busy_owner_is_of_one_instant(tmp_path: Path, resour
         restore(folder, manifest, restored, resources)
         with BagStoreAt(restored, resources) as store:
             step = store.changelog_offset
-            assert step is not None
             assert store.record == PartitionRecord("space", "day,month", step)
             assert contents(store, USERS) == {(user, 10): (step, step) for user in USERS}
             assert set(store.marks.take(99)) == {USERS[i % len(USERS)] for i in range(1, step + 1)}

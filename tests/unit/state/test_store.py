@@ -14,7 +14,7 @@ from state.options import META, StoreOptions, StoreResources
 from state.periods import DAY
 from state.record import PartitionRecord, encode_record
 from state.rows import RECORD_KEY, encode_keys, encode_values, seq_of
-from state.store import BEHIND_S_MAX, BagStore, Changes
+from state.store import BEHIND_S_MAX, NONE_APPLIED, BagStore, Changes
 
 CACHE_BYTES = 32 << 20
 SPACE, SCALES = "space", "day,month"
@@ -163,7 +163,7 @@ def test_a_store_behind_for_longer_than_tombstones_are_surely_kept_starts_from_n
     with BagStoreAt(path, resources) as store:
         store.apply(Changes([row(b"ann", 10, 1)], record(2), 7))
         applied_at_s = store.applied_at_s
-    for away_s, expected in ((BEHIND_S_MAX - 60, 7), (BEHIND_S_MAX + 60, None)):
+    for away_s, expected in ((BEHIND_S_MAX - 60, 7), (BEHIND_S_MAX + 60, NONE_APPLIED)):
         store = BagStore.open_fresh(path, resources, applied_at_s + away_s)
         assert store.changelog_offset == expected
         store.close()
@@ -177,7 +177,7 @@ def test_a_replay_that_is_cut_short_leaves_a_store_as_old_as_what_it_applied(
         key, value = row(b"ann", 10, 1)
         store.replay([(key, value, old_s * 1000)], 7)
         store.replay([], 8)
-    for now_s, expected in ((old_s + BEHIND_S_MAX - 60, 8), (old_s + BEHIND_S_MAX + 60, None)):
+    for now_s, expected in ((old_s + BEHIND_S_MAX - 60, 8), (old_s + BEHIND_S_MAX + 60, NONE_APPLIED)):
         store = BagStore.open_fresh(path, resources, now_s)
         assert store.changelog_offset == expected
         store.close()
