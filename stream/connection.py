@@ -9,11 +9,11 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 from aiokafka.errors import KafkaError as AiokafkaError
@@ -96,6 +96,27 @@ async def fetch(consumer: Any, max_records: int | None = None) -> dict[Any, list
     check_fetching(consumer)
     records: dict[Any, list[Any]] = await consumer.getmany(timeout_ms=_FETCH_WAIT_MS, max_records=max_records)
     return records
+
+
+def assign_paused(consumer: Any, ends: Mapping[TopicPartition, int]) -> None:
+    """Assign partitions to be read in turn by `fetched_until`; each stands at its end and is not fetched before.
+
+    All at once, and only once: aiokafka's ``stop`` never returns when it comes right after another assignment.
+    """
+    consumer.assign(list(ends))
+    for partition, end in ends.items():
+        consumer.seek(partition, end)
+    consumer.pause(*ends)
+
+
+async def fetched_until(consumer: Any, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Any]:
+    """The records of a paused partition from ``start`` on, until all before ``end`` is read; then it is paused."""
+    consumer.seek(partition, start)
+    consumer.resume(partition)
+    while await consumer.position(partition) < end:
+        for record in (await fetch(consumer)).get(partition, []):
+            yield record
+    consumer.pause(partition)
 
 
 async def fetch_or_wait(consumer: Any, what: str, max_records: int | None = None) -> dict[Any, list[Any]]:

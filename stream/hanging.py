@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from stream.connection import fetch, reading
+from stream.connection import assign_paused, fetched_until, reading
 from stream.settings import Kafka
 
 
@@ -23,14 +23,12 @@ async def last_hidden_keys(kafka: Kafka, partitions: Sequence[TopicPartition]) -
         ends = await everything.end_offsets(partitions)
         stable = await committed.end_offsets(partitions)
         hidden = [each for each in partitions if stable[each] < ends[each]]
+        assign_paused(everything, {each: ends[each] for each in hidden})
         return {each: await _last_key(everything, each, stable[each], ends[each]) for each in hidden}
 
 
 async def _last_key(consumer: Any, partition: TopicPartition, start: int, end: int) -> bytes | None:
-    consumer.assign([partition])
-    consumer.seek(partition, start)
     key = None
-    while await consumer.position(partition) < end:
-        for record in (await fetch(consumer)).get(partition, []):
-            key = record.key
+    async for record in fetched_until(consumer, partition, start, end):
+        key = record.key
     return key

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from state.record import PartitionRecord, decode_record
 from state.rows import RECORD_KEY
-from stream.connection import fetch, reading
+from stream.connection import assign_paused, fetched_until, reading
 from stream.settings import Kafka
 
 # Each transaction ends with its partition record, so the first look nearly always finds one.
@@ -27,33 +27,25 @@ class Newest(NamedTuple):
 
 async def newest_records(kafka: Kafka, topic: str, numbers: Iterable[int]) -> dict[int, Newest]:
     """The last committed record of each partition; one that stands too far back is missing."""
-    wanted = list(numbers)
-    if not wanted:
+    partitions = [TopicPartition(topic, number) for number in numbers]
+    if not partitions:
         return {}
     async with reading(kafka, "read_committed") as consumer:
-        found = {number: await _newest(consumer, TopicPartition(topic, number)) for number in wanted}
+        first = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        assign_paused(consumer, ends)
+        found = {each.partition: await _newest(consumer, each, first[each], ends[each]) for each in partitions}
     return {number: newest for number, newest in found.items() if newest is not None}
 
 
-async def _newest(consumer: Any, partition: TopicPartition) -> Newest | None:
-    consumer.assign([partition])
-    first = (await consumer.beginning_offsets([partition]))[partition]
-    end = (await consumer.end_offsets([partition]))[partition]
+async def _newest(consumer: Any, partition: TopicPartition, first: int, end: int) -> Newest | None:
     for n_offsets in _LOOK_BACK:
         start = max(first, end - n_offsets)
-        consumer.seek(partition, start)
-        found = await _last(consumer, partition, end)
+        found = None
+        async for record in fetched_until(consumer, partition, start, end):
+            found = record if record.key == RECORD_KEY else found
         if found is not None:
             return Newest(decode_record(found.value), found.offset, end)
         if start == first:
             break
     return None
-
-
-async def _last(consumer: Any, partition: TopicPartition, end: int) -> Any:
-    """The last partition record before ``end``, up to which everything can be read."""
-    found = None
-    while await consumer.position(partition) < end:
-        records = (await fetch(consumer)).get(partition, [])
-        found = next((record for record in reversed(records) if record.key == RECORD_KEY), found)
-    return found
