@@ -9,8 +9,7 @@ from state.errors import failure
 def scan(iterator: Any, first: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
     """The entries from ``first`` on, all or those before ``after``. **Raises** as `check_read`."""
     iterator.seek(first)
-    while iterator.valid():
-        key = iterator.key()
+    while (key := iterator.key()) is not None:
         if after is not None and key >= after:
             return
         yield key, iterator.value()

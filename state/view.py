@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state.caches import NONE, Caches
-from state.history import Rows
+from state.history import Rows, newest_days
 from state.periods import DAY, Int64, window_start
-from state.rows import PERIOD_BYTES, decode_periods, decode_tails, decode_values, encode_keys, scan_range
+from state.rows import decode_tails, decode_values, encode_keys, scan_range
 from state.scan import check_read, scan
 
-_DAYS = bytes([0, DAY.code])
 _AFTER_DAYS = bytes([0, DAY.code + 1])
 
 
@@ -61,54 +60,28 @@ class StoreView:
         does not hold if the row of the day after its closed one is gone, rolled up without it. ``user`` of the rows is
         a place in ``users``.
         """
-        first = caches.closed_day + 1
-        newest, values = self._newest(users, caches.closed_day != NONE)
-        holds = newest >= first
+        first, cached = caches.closed_day + 1, caches.closed_day != NONE
+        rows = self._read(users, first, cached)
+        holds = cached & _have_day(rows, first)
+        if not np.array_equal(holds, cached):
+            rows = self._read(users, first, holds)
         if windowed:
-            start = window_start(np.where(holds, newest, 0))
-            moved = holds & (start != caches.head["window_start"])
-            first = np.where(moved, np.minimum(first, start), first)
-        # With no cache or a late start there is more to read than the newest day.
-        values = [value if one else None for value, one in zip(values, (newest == first).tolist(), strict=True)]
-        rows = self._read(users, first, holds, values)
-        lost = holds & ~_have_day(rows, caches.closed_day + 1)
-        if lost.any():
-            holds &= ~lost
-            rows = self._read(users, first, holds, [None] * len(users))
+            start = window_start(np.where(holds, newest_days(rows, len(users)), 0))
+            moved = holds & (start < first) & (start != caches.head["window_start"])
+            if moved.any():
+                rows = self._read(users, np.where(moved, start, first), holds)
         return rows, holds
 
-    def _newest(self, users: Sequence[bytes], wanted: NDArray[np.bool_]) -> tuple[Int64, list[bytes | None]]:
-        """The newest day row of the wanted users: its day, before all days for the others, and its value."""
-        seek, read_key, read_value = self._rows.seek_for_prev, self._rows.key, self._rows.value
-        tails = [bytes(PERIOD_BYTES)] * len(users)
-        values: list[bytes | None] = [None] * len(users)
-        for place in np.flatnonzero(wanted).tolist():
-            user = users[place]
-            seek(user + _AFTER_DAYS)
-            key = read_key()
-            if key is None:
-                check_read(self._rows)
-            elif key.startswith(user + _DAYS):
-                tails[place], values[place] = key[-PERIOD_BYTES:], read_value()
-        newest = decode_periods(b"".join(tails))
-        return np.where([value is None for value in values], NONE, newest), values
-
-    def _read(
-        self, users: Sequence[bytes], first: Int64, holds: NDArray[np.bool_], known: Sequence[bytes | None]
-    ) -> Rows:
+    def _read(self, users: Sequence[bytes], first: Int64, from_day: NDArray[np.bool_]) -> Rows:
+        """All rows of every user; of those marked by ``from_day`` only the days from their first one on."""
         starts = encode_keys(users, np.arange(len(users)), np.full(len(users), DAY.code), first)
         keys, values, lengths = list[bytes](), list[bytes](), list[int]()
-        for user, start, from_day, value in zip(users, starts, holds.tolist(), known, strict=True):
-            if value is not None:
-                keys.append(start)
-                values.append(value)
-                lengths.append(1)
-                continue
+        for user, start, only_days in zip(users, starts, from_day.tolist(), strict=True):
             n_before = len(keys)
-            begin, after = (start, user + _AFTER_DAYS) if from_day else scan_range(user)
-            for key, stored in scan(self._rows, begin, after):
+            begin, after = (start, user + _AFTER_DAYS) if only_days else scan_range(user)
+            for key, value in scan(self._rows, begin, after):
                 keys.append(key)
-                values.append(stored)
+                values.append(value)
             lengths.append(len(keys) - n_before)
         scale, period = decode_tails(keys)
         seq, event_time_ms, bags = decode_values(values)
