@@ -23,6 +23,8 @@ from stream.errors import BrokerUnavailable, ConfigInvalid
 from stream.settings import Kafka, Settings
 
 Progress = Callable[[int, int], None]
+# Whose records are kept, by the id; None keeps everybody's.
+Wanted = Callable[[bytes], bool] | None
 _POLL_MS = 100
 _STATE_KEYS = b"\0"
 
@@ -106,18 +108,23 @@ def _read_to(consumer: KafkaConsumer, one: TopicPartition, end: int, kafka: Kafk
         yield position, records
 
 
-def newest_state(settings: Settings, user: str | None = None, progress: Progress | None = None) -> State:
-    """The newest rows of everybody, or of one user, and the partition records; erased and rolled-up rows are gone."""
+def only(user: str) -> Wanted:
+    """Wants one user."""
+    wanted = user.encode()
+    return lambda each: each == wanted
+
+
+def newest_state(settings: Settings, wanted: Wanted = None, progress: Progress | None = None) -> State:
+    """The newest rows of those wanted, and all partition records; erased and rolled-up rows are gone."""
     rows: dict[int, dict[bytes, bytes]] = {}
     records: dict[int, PartitionRecord] = {}
-    wanted = None if user is None else user.encode()
     for batch in read_topic(settings, settings.changelog_topic, progress):
         for record in batch:
             key, value = record.key, record.value
             if key.startswith(_STATE_KEYS):
                 if key == RECORD_KEY and value is not None:
                     records[record.partition] = decode_record(value)
-            elif wanted is not None and user_of(key) != wanted:
+            elif wanted is not None and not wanted(user_of(key)):
                 continue
             elif value is None:
                 rows.get(record.partition, {}).pop(key, None)
@@ -129,18 +136,17 @@ def newest_state(settings: Settings, user: str | None = None, progress: Progress
 
 
 def newest_records(settings: Settings, progress: Progress | None = None) -> State:
-    """The partition records alone, which fit in memory however many rows there are: no user's id is empty."""
-    return newest_state(settings, "", progress)
+    """The partition records alone, which fit in memory however many rows there are."""
+    return newest_state(settings, lambda _: False, progress)
 
 
 def newest_embeddings(
-    settings: Settings, user: str | None = None, progress: Progress | None = None
+    settings: Settings, wanted: Wanted = None, progress: Progress | None = None
 ) -> dict[str, Embedding]:
-    """The newest embedding of everybody who was not erased, or of one user."""
-    wanted = None if user is None else user.encode()
+    """The newest embedding of everybody who is wanted and was not erased."""
     newest: dict[bytes, Any] = {}
     for batch in read_topic(settings, settings.topics.embeddings, progress):
-        newest.update({record.key: record for record in batch if wanted in (None, record.key)})
+        newest.update({record.key: record for record in batch if wanted is None or wanted(record.key)})
     decoded = (decode(newest[key]) for key in sorted(newest))
     return {each.user_id: each for each in decoded if isinstance(each, Embedding)}
 

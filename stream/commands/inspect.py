@@ -13,7 +13,7 @@ from stream.embedding_record import Embedding
 from stream.errors import LurmError
 from stream.interest_names import top_items
 from stream.ledger_report import SourcePart, partition_report, source_parts
-from stream.replay import newest_embeddings, newest_records, newest_state, scales_of
+from stream.replay import newest_embeddings, newest_records, newest_state, only, scales_of
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -51,8 +51,8 @@ def inspect(settings: Settings, user: str | None, *, as_json: bool, ledger: bool
 def _show_user(settings: Settings, user: str, *, as_json: bool) -> None:
     items = top_items(settings)
     with progress_bar("reading the topics") as progress:
-        embedding = newest_embeddings(settings, user, progress).get(user)
-        state = newest_state(settings, user, progress)
+        embedding = newest_embeddings(settings, only(user), progress).get(user)
+        state = newest_state(settings, only(user), progress)
     partition, rows = state.of_user(user.encode())
     if partition is None and embedding is None:
         raise LurmError(f"nothing is known of the user: user={user} changelog={settings.changelog_topic}")

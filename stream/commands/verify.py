@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +15,7 @@ from state.periods import format_scales
 from stream.commands.progress import progress_bar
 from stream.embedding_record import Embedding
 from stream.errors import ConfigInvalid, LurmError
-from stream.replay import State, newest_embeddings, newest_state
+from stream.replay import State, Wanted, newest_embeddings, newest_state
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ EXAMPLES = """
 Examples:
   LURM_MODEL__BUNDLE=bundle lurm verify
   LURM_MODEL__BUNDLE=bundle lurm verify --sample 10000 --seed 7
+  LURM_MODEL__BUNDLE=bundle lurm verify --share 0.001        (millions of users)
 """
 # Of the length of a user's vectors: rounding of the format and of the order of sums, no more.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
@@ -33,17 +36,19 @@ _EXAMPLES_MAX = 5
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--sample", type=click.IntRange(1), default=1000, show_default=True, help="Users at most.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which users.")
+@click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+              help="Of all users, by hash: only theirs is kept in memory.")  # fmt: skip
+@click.option("--sample", type=click.IntRange(1), default=1000, show_default=True, help="Of these, users at most.")
+@click.option("--seed", type=click.IntRange(0, 2**64), default=0, show_default=True, help="Which users.")
 @click.option("--tolerance", type=click.FloatRange(0), help="Largest error, of the vectors' length. [default: 1e-4, or "
               "1e-2 for float16; give 2e-2 when the worker encoded on a GPU]")  # fmt: skip
 @click.pass_obj
-def verify(settings: Settings, sample: int, seed: int, tolerance: float | None) -> None:
+def verify(settings: Settings, share: float, sample: int, seed: int, tolerance: float | None) -> None:
     """Encode a sample of users again and compare; ends with 1 on a difference.
 
     Only what should be equal is compared: the published seq is the newest row's, and the model is this bundle. The
-    rest is counted as pending. Whatever the sample, all rows and all embeddings stand in memory at once: some 300
-    bytes for a row of three interests, and for an embedding its vectors and 2.5 KB.
+    rest is counted as pending. Whatever the sample, all rows and all embeddings of the share stand in memory at once:
+    some 300 bytes for a row of three interests, and for an embedding its vectors and 2.5 KB.
     """
     if settings.model.bundle is None:
         raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")
@@ -52,14 +57,15 @@ def verify(settings: Settings, sample: int, seed: int, tolerance: float | None) 
     from lurm_model.encoder import Encoder  # noqa: PLC0415
 
     bundle = Bundle.load(settings.model.bundle)
+    wanted: Wanted = partial(in_share, share=share, seed=seed) if share < 1 else None
     with progress_bar("reading the topics") as progress:
         # First what was published, then the rows: rows may be newer, never older.
-        published = newest_embeddings(settings, progress=progress)
-        state = newest_state(settings, progress=progress)
+        published = newest_embeddings(settings, wanted, progress)
+        state = newest_state(settings, wanted, progress)
     for record in state.records.values():
         record.refuse_other(bundle.codebook.interest_space_id, format_scales(bundle.scales))
     check = Check(bundle, Encoder(bundle, settings.model.device), tolerance)
-    check.add_without_rows(_without_rows(settings, state, published))
+    check.add_without_rows(_without_rows(settings, wanted, state, published))
     with progress_bar("encoding") as progress:
         users = choose(state, sample, seed)
         for batch, rows in state.batches(users, _BATCH_USERS):
@@ -73,6 +79,11 @@ def verify(settings: Settings, sample: int, seed: int, tolerance: float | None) 
         raise LurmError(f"published embeddings differ from their rows: users={','.join(check.examples)}")
 
 
+def in_share(user: bytes, share: float, seed: int) -> bool:
+    """Whether a user is of this share of all; it takes no list of them."""
+    return int.from_bytes(blake2b(user, digest_size=8, key=b"%d" % seed).digest()) < share * 2**64
+
+
 def choose(state: State, sample: int, seed: int) -> list[bytes]:
     """The users to compare, the same for the same seed and users."""
     users = state.users()
@@ -82,10 +93,10 @@ def choose(state: State, sample: int, seed: int) -> list[bytes]:
     return [users[i] for i in sorted(chosen.tolist())]
 
 
-def _without_rows(settings: Settings, state: State, published: Mapping[str, Embedding]) -> list[str]:
+def _without_rows(settings: Settings, wanted: Wanted, state: State, published: Mapping[str, Embedding]) -> list[str]:
     """Users with an embedding but no row: their rows were lost, unless they were erased while we were reading."""
     missing = published.keys() - {user.decode() for user in state.users()}
-    return sorted(missing & newest_embeddings(settings).keys()) if missing else []
+    return sorted(missing & newest_embeddings(settings, wanted).keys()) if missing else []
 
 
 class Check:

@@ -9,7 +9,7 @@ from typing import Any
 from stream.bag_report import PeriodBag, period_bags
 from stream.console.held import Held, Known, flat, published
 from stream.errors import LurmError
-from stream.replay import newest_embeddings, newest_state, scales_of
+from stream.replay import newest_embeddings, newest_state, only, scales_of
 from stream.settings import Settings
 
 _N_PERIODS, _N_INTERESTS, _N_NEAREST = 62, 15, 10
@@ -55,8 +55,8 @@ class Inspector:
         if not self._reading.acquire(blocking=False):
             raise LurmError("the topics are being read for another user; try again")
         try:
-            state = newest_state(self._settings, user)
-            embedding = newest_embeddings(self._settings, user).get(user)
+            state = newest_state(self._settings, only(user))
+            embedding = newest_embeddings(self._settings, only(user)).get(user)
         finally:
             self._reading.release()
         if embedding is None:

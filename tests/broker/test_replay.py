@@ -9,7 +9,7 @@ from state.record import Ledger, PartitionRecord, encode_record
 from state.rows import RECORD_KEY, encode_keys, encode_values
 from stream.connection import client_arguments
 from stream.errors import BrokerUnavailable, ConfigInvalid
-from stream.replay import newest_embeddings, newest_state, read_topic, scales_of
+from stream.replay import newest_embeddings, newest_state, only, read_topic, scales_of
 from stream.settings import Kafka, Settings, State
 from stream.topics import create_missing
 from tests.brokers import Broker, MakeSettings, fresh_settings, producer
@@ -88,10 +88,10 @@ def test_the_newest_row_wins_and_tombstones_remove(make_settings: MakeSettings) 
     assert state.records == {1: record}
     assert state.ledger == record.ledger
     assert state.users() == [b"ann", b"annabel"]
-    assert newest_state(settings, "ann").rows == {1: dict([new])}
-    partition, rows = newest_state(settings, "ann").of_user(b"ann")
+    assert newest_state(settings, only("ann")).rows == {1: dict([new])}
+    partition, rows = newest_state(settings, only("ann")).of_user(b"ann")
     assert (partition, rows.seq.tolist(), rows.bags.counts.tolist()) == (1, [2], [2])
-    assert newest_state(settings, "an").of_user(b"an")[0] is None
+    assert newest_state(settings, only("an")).of_user(b"an")[0] is None
     assert [scale.name for scale in scales_of(settings, state)] == ["day", "month"]
     with pytest.raises(ConfigInvalid, match="other scales: state=day,month LURM_STATE__SCALES=day,week"):
         scales_of(settings.model_copy(update={"state": State(scales="day,week")}), state)

@@ -16,6 +16,7 @@ from state.periods import MS_PER_DAY
 from state.record import Ledger, PartitionRecord, encode_record
 from state.rows import RECORD_KEY
 from stream.cli import run
+from stream.commands.verify import in_share
 from stream.settings import Settings
 from stream.topics import create_missing, end_offsets
 from tests.broker.state_writer import StateWriter
@@ -350,6 +351,21 @@ def test_verify_finds_rows_that_were_lost(writer: StateWriter, lurm: Run, bundle
     code, out, err = lurm("verify", LURM_MODEL__BUNDLE=bundle_dir)
     assert (code, "equal=1 different=2 " in out) == (1, True)
     assert "users=eve,ann" in err
+
+
+def test_verify_of_a_share_looks_at_users_by_their_hash_and_at_nobody_else(
+    writer: StateWriter, lurm: Run, bundle_dir: Path
+) -> None:
+    everybody, lost = (
+        [PlainEvent(b"%s-%d" % (name, k), 1, JAN * MS_PER_DAY) for k in range(200)] for name in (b"user", b"lost")
+    )
+    writer.write_rows(everybody)
+    writer.write_embeddings([*everybody, *lost])
+    for seed in (0, 1):
+        n, n_lost = (sum(in_share(event.user, 0.2, seed) for event in some) for some in (everybody, lost))
+        code, out, _ = lurm("verify", "--share", 0.2, "--seed", seed, LURM_MODEL__BUNDLE=bundle_dir)
+        assert (code, out.startswith(f"users={n} equal={n} different={n_lost} ")) == (1, True), out
+        assert 20 < n < 60
 
 
 def test_verify_refuses_a_bundle_of_another_interest_space(writer: StateWriter, lurm: Run, tmp_path: Path) -> None:
