@@ -19,13 +19,12 @@ VERSION = 1
 RECORD_KEY = b"\0partition"
 SEQ_EPOCH_BITS = 40
 EPOCH_MAX = (1 << (63 - SEQ_EPOCH_BITS)) - 1
-PERIOD_BYTES = 4
 
 _HEADER_WORDS = 2
 _TIME_BIAS = 1 << 55
 _TIME_MASK = (1 << 56) - 1
 _PERIOD_BIAS = 1 << 31
-_KEY_TAIL = 2 + PERIOD_BYTES
+_KEY_TAIL = 6
 _USER_BYTES_MAX = 256
 PAIR = np.dtype([("interest", "<u4"), ("count", "<u4")])
 
@@ -149,12 +148,7 @@ def decode_tails(keys: Sequence[bytes]) -> tuple[Int64, Int64]:
     scale = tails[:, 1].astype(np.int64)
     if np.any(tails[:, 0]) or not np.isin(scale, list(SCALE_BY_CODE)).all():
         raise StoreCorrupt("a key does not end with a known scale")
-    return scale, decode_periods(tails[:, 2:].tobytes())
-
-
-def decode_periods(raw: bytes) -> Int64:
-    """The periods at the ends of row keys, int64[r]. **Units**: `PERIOD_BYTES` each."""
-    return np.frombuffer(raw, ">u4").astype(np.int64) - _PERIOD_BIAS
+    return scale, np.frombuffer(tails[:, 2:].tobytes(), ">u4").astype(np.int64) - _PERIOD_BIAS
 
 
 def decode_rows(keys: Sequence[bytes], values: Sequence[bytes]) -> tuple[list[bytes], Rows]:

@@ -27,7 +27,7 @@ EXAMPLES = """
 Examples:
   LURM_MODEL__BUNDLE=bundle lurm verify
   LURM_MODEL__BUNDLE=bundle lurm verify --sample 10000 --seed 7
-  LURM_MODEL__BUNDLE=bundle lurm verify --share 0.001        (millions of users)
+  LURM_MODEL__BUNDLE=bundle lurm verify --share 0.001        # with millions of users
 """
 # Of the length of a user's vectors: rounding of the format and of the order of sums, no more.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
