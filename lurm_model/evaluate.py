@@ -11,7 +11,7 @@ from lurm_model.bundle import Bundle
 from lurm_model.coles import coles_features
 from lurm_model.encoder import Encoder, choose_device
 from lurm_model.errors import TrainingDataError
-from lurm_model.events import Events, day_rows
+from lurm_model.events import Events, date_of, day_rows
 from lurm_model.learning import LearnOptions
 from lurm_model.plots import Point
 from lurm_model.probe import USERS_MIN, probe_auc, probe_aucs
@@ -45,9 +45,12 @@ class Questions:
     def __post_init__(self) -> None:
         able = len(eligible(self.events, self.cut_ms))
         if able < USERS_MIN:
-            need = f"need {USERS_MIN} with {EVENTS_MIN} events before the last quarter of the time"
-            facts = f"users={len(self.events.users)} with_enough={able} cut_ms={self.cut_ms}"
-            raise TrainingDataError(f"too few users to ask about, {need}, take in a longer time: {facts}")
+            need = f"need {USERS_MIN} with {EVENTS_MIN} events before {date_of(self.cut_ms)}, when the future begins"
+            facts = f"users={len(self.events.users)} with_enough={able} events_before={len(self.before)}"
+            raise TrainingDataError(
+                f"too few users to ask about, {need}; leave out wrong times, or take in a longer time: {facts} "
+                f"{self.events.span}"
+            )
 
     @property
     def before(self) -> Events:

@@ -32,6 +32,11 @@ class Events:
     def __len__(self) -> int:
         return len(self.user)
 
+    @property
+    def span(self) -> str:
+        """The dates of the first and the last event, for messages."""
+        return f"first={date_of(int(self.ts_ms.min()))} last={date_of(int(self.ts_ms.max()))}" if len(self) else ""
+
     def where(self, chosen: NDArray[np.bool_]) -> "Events":
         """The chosen events, numbered as before: users and items without events stay known."""
         columns = {name: getattr(self, name)[chosen] for name in ("user", "item", "ts_ms", "weight")}
@@ -49,6 +54,11 @@ class Events:
             items=[self.items[i] for i in items.tolist()],
             item_attributes=[self.item_attributes[i] for i in items.tolist()],
         )
+
+
+def date_of(ts_ms: int) -> str:
+    """The day, in UTC."""
+    return str(np.datetime64(ts_ms, "ms").astype("datetime64[D]"))
 
 
 @dataclass(frozen=True, slots=True)

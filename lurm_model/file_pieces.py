@@ -121,12 +121,15 @@ def fields_of(line: bytes, path: Path, row: int) -> list[str]:
     return list(decode(msgspec.json.Decoder(dict[str, msgspec.Raw]), line, path, row))
 
 
+NAME_IT = "say which it is with --column, or --attribute"
+
+
 def check_columns(path: Path, required: Sequence[str], names: Sequence[str], row: int = 1) -> None:
     """Refuse a file without these columns, or with one of them twice."""
     counts = Counter(names)
     have = f"file={path} row={row} have={','.join(names)}"
     if missing := [name for name in required if not counts[name]]:
-        raise EventsFileError(f"column is missing: missing={','.join(missing)} {have}")
+        raise EventsFileError(f"column is missing: missing={','.join(missing)} {have}; {NAME_IT}")
     if twice := [name for name in required if counts[name] > 1]:
         raise EventsFileError(f"column stands twice: column={twice[0]} {have}")
 

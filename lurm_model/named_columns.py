@@ -24,6 +24,7 @@ from lurm_model.errors import EventsFileError
 from lurm_model.file_pieces import (
     CSV,
     JSON_LINES,
+    NAME_IT,
     Rows,
     check_columns,
     csv_pieces,
@@ -106,7 +107,7 @@ def _from_lines(path: Path, reading: Reading) -> Iterator[Piece]:
         yield _line_piece(path, reading, fields, rows)
     if never and names:
         have = f"file={path} row=1 have={','.join(names)}"
-        raise EventsFileError(f"column is missing in every line: missing={','.join(sorted(never))} {have}")
+        raise EventsFileError(f"column is missing in every line: missing={','.join(sorted(never))} {have}; {NAME_IT}")
 
 
 def _line_decoder(kinds: Mapping[str, Any], optional: set[str]) -> msgspec.json.Decoder[Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Cell(NamedTuple):
-    """Mean AUC of a task over splits, and its standard deviation; NaN where nothing could be asked."""
+    """Mean AUC of a task over splits, and its standard deviation; NaN where nothing could be asked, or once only."""
 
     auc: float
     std: float
@@ -21,10 +21,12 @@ class Cell(NamedTuple):
         if not asked.size:
             return cls(float("nan"), float("nan"))
         means = asked.mean(axis=1)
-        return cls(round(float(means.mean()), 4), round(float(means.std()), 4))
+        spread = float(means.std()) if len(means) > 1 else float("nan")
+        return cls(round(float(means.mean()), 4), round(spread, 4))
 
     def __str__(self) -> str:
-        return f"{self.auc:.3f} ± {self.std:.3f}" if self.is_asked else "-"
+        spread = "" if np.isnan(self.std) else f" ± {self.std:.3f}"
+        return f"{self.auc:.3f}{spread}" if self.is_asked else "-"
 
     @property
     def is_asked(self) -> bool:

@@ -56,7 +56,7 @@ def train(events: Events, options: TrainOptions = TrainOptions(), progress: Prog
     """
     events = events.compact()
     if len(events.users) < USERS_MIN or len(events.items) < ITEMS_MIN:
-        found = f"users={len(events.users)} items={len(events.items)}"
+        found = f"users={len(events.users)} items={len(events.items)} events={len(events)} {events.span}"
         raise TrainingDataError(f"too little to learn from, need {USERS_MIN} users and {ITEMS_MIN} items: {found}")
     place = _checkpoint(events, options)
     config, codebook, interest = _started(events, options, place, progress)

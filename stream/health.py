@@ -21,12 +21,18 @@ class HealthServer(WebServer):
     """Serves one worker's registry and two checks until closed; the registry only to who has the token, if any."""
 
     def __init__(
-        self, address: tuple[str, int], registry: CollectorRegistry, live: Check, ready: Check, token: str = ""
+        self,
+        address: tuple[str, int],
+        registry: CollectorRegistry,
+        live: Check,
+        ready: Check,
+        token: str = "",
+        hint: str = "set LURM_METRICS__PORT",
     ) -> None:
         self._metrics = make_wsgi_app(registry)
         self._authorization = f"Bearer {token}".encode() if token else None
         self._checks = {"/livez": live, "/readyz": ready}
-        super().__init__(address, self._answer, "metrics", "set LURM_METRICS__PORT")
+        super().__init__(address, self._answer, "metrics", hint)
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]

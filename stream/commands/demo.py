@@ -29,6 +29,12 @@ Examples:
 _CONSUMER_DEADLINE_S = 60.0
 
 
+_MEANING = """
+Every event was counted exactly once, and the second process read everybody's newest embedding. Freshness is that of
+months of events sent at once. The probes are quick ones, on what came before the cut; `lurm evaluate` asks more.
+"""
+
+
 @click.command(epilog=EXAMPLES)
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True,
               help="Where everything goes; what an earlier demo left there is removed.")  # fmt: skip
@@ -54,6 +60,7 @@ def demo(folder: Path, *, made_up: bool, keep: bool, file: Path | None) -> None:
         summary |= {"training_s": round(trained_s, 1), "seconds": round(time.monotonic() - start, 1)}
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         click.echo(_table(summary))
+        click.echo(_MEANING)
         click.echo(f"written to {folder / 'summary.json'}")
         if keep:
             _keep(folder.resolve(), broker.brokers)

@@ -77,7 +77,7 @@ def exporter(settings: Settings, port: int, interval_s: float) -> None:
     metrics = LagMetrics(settings.app.id)
     seeing = threading.Event()
     address, token = (settings.metrics.host, port), settings.metrics.token.get_secret_value()
-    server = HealthServer(address, metrics.registry, lambda: True, seeing.is_set, token)
+    server = HealthServer(address, metrics.registry, lambda: True, seeing.is_set, token, "choose another --port")
     logger.info("serving metrics: address=%s:%d", settings.metrics.host, server.port)
     while not stopping.is_set():
         try:

@@ -85,3 +85,13 @@ def test_other_users_do_not_change_a_view(rows: Rows) -> None:
     counts = [np.expm1(half.scales["month"].weights.numpy().astype(np.float64)).sum() for half in views.halves]
     own = rows.bags.take(np.flatnonzero(np.isin(rows.user, [3, 7]))).counts.sum()
     assert sum(counts) == pytest.approx(own, rel=1e-4)
+
+
+def test_a_few_wrong_times_do_not_move_where_lives_are_cut(rng: np.random.Generator) -> None:
+    user, day, interest = rng.integers(0, 20, (3, 500))
+    day = np.append(day + 10_000, [0, 0])
+    rows = day_rows(np.append(user, [0, 1]), day * MS_PER_DAY, np.append(interest, [0, 0]), np.ones(502, np.int64))
+    for _ in range(10):
+        views = next(epoch_views(rows, np.arange(20), 20, READER, rng))
+        for view in (views.past, views.future):
+            assert int((view.life.offsets.diff() > 0).sum()) >= 15
