@@ -38,6 +38,8 @@ _ATTEMPT_S = 5.0
 _CLOSE_S = 2.0
 _REFUSED = (SaslAuthenticationFailed, SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 _PAUSE_S = 0.2
+# Who waits for a broker is told so after this long.
+_SILENT_S = 3.0
 _FETCH_WAIT_MS = 500
 # After what the broker refuses, such as a topic we may no longer read.
 _REFUSED_PAUSE_S = 5.0
@@ -189,7 +191,8 @@ def broker_errors(kafka: Kafka) -> Iterator[None]:
 
 
 def _connect(kafka: Kafka) -> KafkaAdminClient:
-    deadline = time.monotonic() + kafka.start_deadline_s
+    start = time.monotonic()
+    deadline, say_at = start + kafka.start_deadline_s, start + _SILENT_S
     arguments = client_arguments(kafka)
     while True:
         left_s = max(0.1, min(_ATTEMPT_S, deadline - time.monotonic()))
@@ -207,6 +210,9 @@ def _connect(kafka: Kafka) -> KafkaAdminClient:
         except (KafkaError, AiokafkaError, OSError) as error:
             if time.monotonic() + _PAUSE_S >= deadline:
                 raise _unanswered(kafka) from error
+        if time.monotonic() >= say_at:
+            say_at = deadline
+            logger.warning("no broker answers yet: brokers=%s, trying for %g s", kafka.brokers, kafka.start_deadline_s)
         time.sleep(_PAUSE_S)
 
 
