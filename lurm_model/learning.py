@@ -111,11 +111,10 @@ class _Learner:
             torch.autograd.backward(loss)
             self._optimiser.step()
             total += float(loss.detach())
-            progress("SMEN", number * self._batches + step, self._epochs * self._batches)
+            progress("SMEN", number * self._batches + step + 1, self._epochs * self._batches)
         self._note({"loss": total / self._batches} | self._check())
         if (number + 1) % -(-self._epochs // SUMMARIES) == 0:
             progress(self._summary(), 1, 1)
-        progress("SMEN", (number + 1) * self._batches, self._epochs * self._batches)
 
     def _note(self, found: dict[str, float]) -> None:
         for name, value in found.items():
