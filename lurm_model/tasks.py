@@ -19,7 +19,7 @@ EVENTS_MIN = 5
 PREFERENCES = 20
 AGE_YOUNG = ("<25", "25-29", "30-34")
 AGE_OLD = ("45-49", "50-54", "55-59", "60-64", ">65")
-# A label's values rarer than this are not worth a question of their own.
+# A label's values rarer than this among the users asked are not worth a question of their own.
 LABEL_USERS_MIN = 50
 
 
@@ -44,7 +44,7 @@ def ta_feng_tasks(events: Events, labels: UserLabels) -> Mapping[str, Task]:
 
 def event_tasks(events: Events, labels: UserLabels | None, cut_ms: int) -> Mapping[str, Task]:
     """The same for any events: each column of labels against its values, churn and preference."""
-    return _label_tasks(events, labels) | future_tasks(events, cut_ms)
+    return _label_tasks(events, labels, cut_ms) | future_tasks(events, cut_ms)
 
 
 def future_tasks(events: Events, cut_ms: int) -> dict[str, Task]:
@@ -94,15 +94,15 @@ def eligible(events: Events, cut_ms: int) -> Int64:
     return np.flatnonzero(np.bincount(events.user[events.ts_ms < cut_ms], minlength=len(events.users)) >= EVENTS_MIN)
 
 
-def _label_tasks(events: Events, labels: UserLabels | None) -> dict[str, Task]:
+def _label_tasks(events: Events, labels: UserLabels | None, cut_ms: int) -> dict[str, Task]:
     if labels is None:
         return {}
     row = {user: index for index, user in enumerate(labels.users)}
     rows = np.array([row.get(user, -1) for user in events.users])
-    tasks = {}
+    asked, tasks = eligible(events, cut_ms), {}
     for name, column in labels.columns.items():
         values = np.where(rows >= 0, np.array([*column, ""])[rows], "")
-        frequent = [v for v, n in Counter(values.tolist()).items() if v and n >= LABEL_USERS_MIN]
+        frequent = [v for v, n in Counter(values[asked].tolist()).items() if v and n >= LABEL_USERS_MIN]
         if len(frequent) >= 2:
             tasks[name] = Task(np.stack([values == v for v in sorted(frequent)], axis=1), values != "")
     return tasks

@@ -99,6 +99,20 @@ def test_the_table_has_every_task_and_model_side_by_side(bundle: Bundle) -> None
     assert {report.sizes[model] for model in ("smen", "sketch", "random_projection")} == {640}
 
 
+def test_a_value_that_only_users_have_who_are_not_asked_is_no_question() -> None:
+    n, day = 200, MS_PER_DAY
+    late = np.arange(n) >= 140
+    user = np.repeat(np.arange(n), 6)
+    events = Events(
+        user, np.zeros(6 * n, np.int64), np.where(late[user], 90, np.tile(np.arange(6), n)) * day, np.ones(6 * n, np.int64),
+        [f"u{u}" for u in range(n)], ["i"], [{}],
+    )  # fmt: skip
+    group = np.where(late, "late", np.where(np.arange(n) % 2, "odd", "even"))
+    labels = UserLabels(events.users, {"group": group.tolist()})
+    assert event_tasks(events, labels, 80 * day)["group"].labels.shape == (n, 2)
+    assert event_tasks(events, labels, 91 * day)["group"].labels.shape == (n, 3)
+
+
 def test_a_longer_history_tells_more(bundle: Bundle) -> None:
     events, labels = synthetic(n_users=400, n_items=200, n_groups=3, n_days=60, seed=7)
     cut_ms = default_cut(events)
