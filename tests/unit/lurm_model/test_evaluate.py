@@ -102,11 +102,9 @@ def test_the_table_has_every_task_and_model_side_by_side(bundle: Bundle) -> None
 def test_a_value_that_only_users_have_who_are_not_asked_is_no_question() -> None:
     n, day = 200, MS_PER_DAY
     late = np.arange(n) >= 140
-    user = np.repeat(np.arange(n), 6)
-    events = Events(
-        user, np.zeros(6 * n, np.int64), np.where(late[user], 90, np.tile(np.arange(6), n)) * day, np.ones(6 * n, np.int64),
-        [f"u{u}" for u in range(n)], ["i"], [{}],
-    )  # fmt: skip
+    user, one = np.repeat(np.arange(n), 6), np.ones(6 * n, np.int64)
+    ts_ms = np.where(late[user], 90, np.tile(np.arange(6), n)) * day
+    events = Events(user, 0 * one, ts_ms, one, [f"u{u}" for u in range(n)], ["i"], [{}])
     group = np.where(late, "late", np.where(np.arange(n) % 2, "odd", "even"))
     labels = UserLabels(events.users, {"group": group.tolist()})
     assert event_tasks(events, labels, 80 * day)["group"].labels.shape == (n, 2)
