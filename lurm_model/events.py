@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from state.bags import sum_pairs
 from state.history import Rows
-from state.periods import DAY, Int64, day_of
+from state.periods import DAY, MS_PER_DAY, Int64, day_of
 
 Attributes = Mapping[str, Sequence[str]]
 
@@ -58,7 +58,7 @@ class Events:
 
 def date_of(ts_ms: int) -> str:
     """The day, in UTC."""
-    return str(np.datetime64(ts_ms, "ms").astype("datetime64[D]"))
+    return DAY.label(ts_ms // MS_PER_DAY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from lurm_model.errors import EventsFileError
 PIECE_BYTES = 2 << 20
 # How much of a value that is refused is shown.
 SHOWN_MAX = 80
+# What says which column is meant, in files of events and items.
+COLUMN_OPTIONS = "--column, or --attribute"
 CSV, JSON_LINES, PARQUET = "csv", "json lines", "parquet"
 KINDS = {".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".parquet": PARQUET}
 
@@ -121,15 +123,14 @@ def fields_of(line: bytes, path: Path, row: int) -> list[str]:
     return list(decode(msgspec.json.Decoder(dict[str, msgspec.Raw]), line, path, row))
 
 
-NAME_IT = "say which it is with --column, or --attribute"
-
-
-def check_columns(path: Path, required: Sequence[str], names: Sequence[str], row: int = 1) -> None:
-    """Refuse a file without these columns, or with one of them twice."""
+def check_columns(
+    path: Path, required: Sequence[str], names: Sequence[str], row: int = 1, options: str = COLUMN_OPTIONS
+) -> None:
+    """Refuse a file without these columns, or with one of them twice; ``options`` would name others."""
     counts = Counter(names)
     have = f"file={path} row={row} have={','.join(names)}"
     if missing := [name for name in required if not counts[name]]:
-        raise EventsFileError(f"column is missing: missing={','.join(missing)} {have}; {NAME_IT}")
+        raise EventsFileError(f"column is missing: missing={','.join(missing)} {have}; say which it is with {options}")
     if twice := [name for name in required if counts[name] > 1]:
         raise EventsFileError(f"column stands twice: column={twice[0]} {have}")
 

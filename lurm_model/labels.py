@@ -23,6 +23,7 @@ from lurm_model.file_pieces import (
 )
 
 Value = str | int | float | bool | None
+_OPTION = "--users-id"
 # A user's row in the file, and texts by column.
 Row = tuple[int, dict[str, str]]
 
@@ -54,7 +55,7 @@ def load_labels(path: Path, user_id: str = "user_id") -> UserLabels:
 
 def _from_tables(path: Path, user_id: str, kind: str) -> Iterator[Row]:
     def choose(names: Sequence[str]) -> Sequence[str]:
-        check_columns(path, [user_id, *names], names)
+        check_columns(path, [user_id, *names], names, options=_OPTION)
         return names
 
     for table, rows in (csv_pieces if kind == CSV else parquet_pieces)(path, choose):
@@ -69,5 +70,5 @@ def _from_lines(path: Path, user_id: str) -> Iterator[Row]:
         for line, row in zip(lines, rows, strict=True):
             label = decode(decoder, line, path, row)
             if user_id not in label:
-                check_columns(path, [user_id], fields_of(line, path, row), row)
+                check_columns(path, [user_id], fields_of(line, path, row), row, _OPTION)
             yield row, {name: "" if value is None else str(value) for name, value in label.items()}

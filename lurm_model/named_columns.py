@@ -22,9 +22,9 @@ from lurm_model.attribute_columns import (
 )
 from lurm_model.errors import EventsFileError
 from lurm_model.file_pieces import (
+    COLUMN_OPTIONS,
     CSV,
     JSON_LINES,
-    NAME_IT,
     Rows,
     check_columns,
     csv_pieces,
@@ -106,8 +106,8 @@ def _from_lines(path: Path, reading: Reading) -> Iterator[Piece]:
         never -= {name for name in never if any(not _is_absent(value) for value in fields[name])}
         yield _line_piece(path, reading, fields, rows)
     if never and names:
-        have = f"file={path} row=1 have={','.join(names)}"
-        raise EventsFileError(f"column is missing in every line: missing={','.join(sorted(never))} {have}; {NAME_IT}")
+        have = f"file={path} row=1 have={','.join(names)}; say which it is with {COLUMN_OPTIONS}"
+        raise EventsFileError(f"column is missing in every line: missing={','.join(sorted(never))} {have}")
 
 
 def _line_decoder(kinds: Mapping[str, Any], optional: set[str]) -> msgspec.json.Decoder[Any]:

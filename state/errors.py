@@ -32,7 +32,7 @@ def failure(doing: str, error: Exception, path: Path | None = None) -> StateErro
     if str(error).startswith("Corruption"):
         return StoreCorrupt(f"{text}; remove the partition's folder and start again: the changelog restores it")
     if "lock file" in str(error):
-        text += "; another process has it: every worker needs a folder of its own, LURM_STATE__DIR"
+        text += "; another process has it: every worker needs a state folder of its own"
     return StoreUnavailable(text)
 
 

@@ -24,7 +24,7 @@ _HEADER_WORDS = 2
 _TIME_BIAS = 1 << 55
 _TIME_MASK = (1 << 56) - 1
 _PERIOD_BIAS = 1 << 31
-_KEY_TAIL = 6
+_KEY_TAIL = 1 + 1 + 4  # NUL, scale, period
 _USER_BYTES_MAX = 256
 PAIR = np.dtype([("interest", "<u4"), ("count", "<u4")])
 

@@ -10,7 +10,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from rocksdict import WriteBatch
 
 from state.options import StoreOptions, StoreResources
-from state.store import BEHIND_S_MAX, BagStore
+from state.store import BEHIND_S_MAX, NONE_APPLIED, BagStore
 from stream.connection import client_arguments
 from stream.embedded_broker import ApacheKafka
 from stream.settings import Settings
@@ -90,6 +90,7 @@ def test_a_disk_older_than_the_changelog_s_tombstones_is_wiped(
     shutil.rmtree(disk)
     disk.with_name("old").rename(disk)
     with closing(BagStore(disk / settings.app.id / "partition-0", StoreResources(StoreOptions()))) as store:
+        assert store.changelog_offset != NONE_APPLIED
         # As if all of this had taken the days that it stands for.
         store._write_applied(WriteBatch(raw_mode=True), store.changelog_offset, time.time() - BEHIND_S_MAX)
     worker.ready()

@@ -286,7 +286,7 @@ def test_labels_are_texts_by_column(tmp_path: Path) -> None:
 
 def test_labels_without_users_are_refused(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("user,age\n1,2\n")
-    with pytest.raises(EventsFileError, match=r"missing=user_id .* have=user,age"):
+    with pytest.raises(EventsFileError, match=r"missing=user_id .* have=user,age; say which it is with --users-id$"):
         load_labels(tmp_path / "l.csv")
 
 

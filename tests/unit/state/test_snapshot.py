@@ -9,7 +9,7 @@ from state.errors import StoreUnavailable
 from state.options import StoreOptions, StoreResources
 from state.record import PartitionRecord
 from state.snapshot import MANIFEST, Origin, SnapshotUnusable, load, restore, take
-from state.store import BagStore, Changes
+from state.store import NONE_APPLIED, BagStore, Changes
 from tests.unit.state.test_store import BagStoreAt, columns, contents, row
 
 ORIGIN = Origin("app", 0, "app-bags-changelog", "id")
@@ -61,6 +61,7 @@ def test_a_snapshot_beside_a_busy_owner_is_of_one_instant(tmp_path: Path, resour
         restore(folder, manifest, restored, resources)
         with BagStoreAt(restored, resources) as store:
             step = store.changelog_offset
+            assert step != NONE_APPLIED
             assert store.record == PartitionRecord("space", "day,month", step)
             assert contents(store, USERS) == {(user, 10): (step, step) for user in USERS}
             assert set(store.marks.take(99)) == {USERS[i % len(USERS)] for i in range(1, step + 1)}
