@@ -7,7 +7,7 @@ the partition record says.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -30,19 +30,37 @@ class ControlReader:
     def __init__(self, ownership: Ownership, kafka: Kafka) -> None:
         self._ownership = ownership
         self._kafka = kafka
-        self._held: dict[int, Partition] = {}
 
     async def run(self) -> None:
         """Read until cancelled."""
+        while True:
+            if owned := self._owned():
+                await self._read(owned)
+            else:
+                await asyncio.sleep(_PAUSE_S)
+
+    def _owned(self) -> dict[int, Partition]:
+        return dict(self._ownership.partitions) if self._ownership.recovered else {}
+
+    async def _read(self, owned: Mapping[int, Partition]) -> None:
+        """Read what is owned now, each partition from where its record says, until something else is owned.
+
+        With a consumer of its own: aiokafka's ``stop`` never returns when it comes right after another assignment.
+        """
         consumer = await self._connect()
         try:
-            while True:
-                self._follow(consumer)
-                if not self._held:
-                    await asyncio.sleep(_PAUSE_S)
-                    continue
+            places = {
+                TopicPartition(partition.names.control, number): partition.record.control_offset
+                for number, partition in owned.items()
+            }
+            consumer.assign(list(places))
+            for tp, offset in places.items():
+                consumer.seek(tp, offset)
+            while self._owned() == owned:
                 for tp, records in (await fetch_or_wait(consumer, "erasures")).items():
-                    await self._erase(tp.partition, records)
+                    if not await self._erase(owned[tp.partition], records):
+                        # It went to another worker, or is about to: whoever owns it reads the marker again.
+                        return
         finally:
             await consumer.stop()
 
@@ -60,39 +78,20 @@ class ControlReader:
             else:
                 return consumer
 
-    def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        """Read what is owned now; each newly taken partition from where its record says."""
-        owned = dict(self._ownership.partitions) if self._ownership.recovered else {}
-        if owned == self._held:
-            return
-        self._held = owned
-        places = {
-            TopicPartition(partition.names.control, number): partition.record.control_offset
-            for number, partition in owned.items()
-        }
-        if places:
-            consumer.assign(list(places))
-        for tp, offset in places.items():
-            consumer.seek(tp, offset)
+    async def _erase(self, partition: Partition, records: Sequence[Any]) -> bool:
+        """Apply the markers among these; False when the partition was given up before all were."""
 
-    async def _erase(self, number: int, records: Sequence[Any]) -> None:
+        def is_owned() -> bool:
+            return self._owned().get(partition.number) is partition
+
         for record in records:
             said = decode(record.value)
             if said is None:
-                logger.warning("not a control record: partition=%d offset=%d", number, record.offset)
-            elif isinstance(said, Marker) and not await self._erase_one(number, said, record.offset + 1):
-                # It went to another worker, or is about to: whoever owns it reads the marker again.
-                self._held = {}
-                return
-
-    async def _erase_one(self, number: int, marker: Marker, next_offset: int) -> bool:
-        partition = self._held.get(number)
-
-        def is_owned() -> bool:
-            ownership = self._ownership
-            return partition is not None and ownership.recovered and ownership.partitions.get(number) is partition
-
-        if partition is None:
-            return False
-        # A stop cancels who reads, not what has begun: its transaction would stay open for the batches behind it.
-        return await asyncio.shield(partition.erase(marker, next_offset, is_owned))
+                logger.warning("not a control record: partition=%d offset=%d", partition.number, record.offset)
+                continue
+            # A stop cancels who reads, not what has begun: its transaction would stay open for the batches behind it.
+            if isinstance(said, Marker) and not await asyncio.shield(
+                partition.erase(said, record.offset + 1, is_owned)
+            ):
+                return False
+        return True
