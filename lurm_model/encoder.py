@@ -30,7 +30,8 @@ class Encoder:
     """A bundle ready to encode: what depends on the model only is computed once, here.
 
     Invariant: the result depends neither on the order nor on the grouping of users beyond float rounding; users
-    without periods get zeros. All is float32; on CUDA, cuDNN multiplies in TF32 where the card has it.
+    without periods get zeros. All is float32; on CUDA, cuDNN multiplies in TF32 where the card has it. Nothing changes
+    while it encodes, so threads may share it.
     """
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
@@ -40,6 +41,22 @@ class Encoder:
         self._smen = bundle.smen().to(self.device).eval()
         with torch.inference_mode():
             self._table = self._smen.table()
+        if self._on_cuda:
+            torch.cuda.synchronize(self.device)
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self.device.startswith("cuda")
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads are worth encoding at once: on CUDA one prepares a batch while another's is computed."""
+        return 2 if self._on_cuda else 1
+
+    def use_own_stream(self) -> None:
+        """Give the calling thread a CUDA stream of its own, so that its copies and kernels wait for nobody else's."""
+        if self._on_cuda:
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
 
     def encode(self, periods: Mapping[str, ScaleBags], n_users: int) -> NDArray[np.float32]:
         """Every user's M vectors.

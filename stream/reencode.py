@@ -1,7 +1,7 @@
 """Encode changed users again and publish their embeddings, in cycles, oldest marks first.
 
 Every cycle takes all users that are dirty when it starts. However many events came, a user is encoded once: under
-overload freshness degrades and correctness does not. Encoding runs in one executor thread, never on the event loop.
+overload freshness degrades and correctness does not. Encoding runs in executor threads, never on the event loop.
 """
 
 import asyncio
@@ -23,9 +23,6 @@ from stream.ownership import Ownership
 from stream.partition import Partition
 from stream.transactions import Outgoing
 
-# One is encoded while another is published: there is one thread for the former, and the latter mostly waits.
-_BATCHES_IN_FLIGHT = 2
-
 
 class Reencoder:
     """Runs the encode cycles of a worker; whoever sets ``hurry`` does not wait for the next interval."""
@@ -45,8 +42,9 @@ class Reencoder:
         self._batch_users = batch_users
         self.hurry = asyncio.Event()
         self.n_batches = 0
-        self._turns = asyncio.Semaphore(_BATCHES_IN_FLIGHT)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lurm-encode")
+        # One more than are encoded: it is published meanwhile, which mostly waits.
+        self._turns = asyncio.Semaphore(encoder.n_threads + 1)
+        self._threads = ThreadPoolExecutor(encoder.n_threads, "lurm-encode", encoder.use_own_stream)
 
     async def run(self) -> None:
         """Cycle until cancelled."""
@@ -115,7 +113,7 @@ class Reencoder:
         # Marks, rows and caches are of one instant: nothing is awaited, so nothing written, since the marks were taken.
         view, never = partition.store.view(), Mark(0, 0, 0, NONE)
         changed = sorted((user, taken.get(user, never).earliest_day) for user in users)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_now, view, changed)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._encode_now, view, changed)
 
     def _encode_now(self, view: StoreView, changed: Sequence[tuple[bytes, int]]) -> EncodedUsers:
         metrics, start = self._ownership.shared.metrics, perf_counter()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -333,3 +334,16 @@ def test_on_cuda_the_incremental_encode_equals_the_full_one_on_the_cpu_within_tf
     np.testing.assert_allclose(vectors, expected, rtol=0.01, atol=0.01)
     again, _ = cuda.advance(caches, rows)
     np.testing.assert_allclose(again, expected, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_on_cuda_threads_with_streams_of_their_own_encode_as_one_does_alone() -> None:
+    cuda = IncrementalEncoder(make_bundle("day,month"), "cuda")
+    user, day, interest, n = np.random.default_rng(0).integers([0, 0, 0, 1], [20, 200, 12, 5], (800, 4)).T
+    rows = day_rows(user, day * MS_PER_DAY, interest, n)
+    alone, _ = cuda.advance(Caches.none(20, cuda.shape), rows)
+    with ThreadPoolExecutor(cuda.n_threads, initializer=cuda.use_own_stream) as threads:
+        beside = threads.map(lambda _: cuda.advance(Caches.none(20, cuda.shape), rows)[0], range(50))
+        for vectors in beside:
+            np.testing.assert_allclose(vectors, alone, rtol=1e-3, atol=1e-4)
