@@ -1,6 +1,7 @@
 """Where events come from: files, the Ta-Feng grocery data, and a synthetic click-stream."""
 
 import io
+import logging
 import subprocess
 import sys
 import zipfile
@@ -23,6 +24,8 @@ from lurm_model.events import Attributes, Events, UserLabels
 from lurm_model.labels import load_labels
 from lurm_model.reading import AS_NAMED, Reading
 from state.periods import MS_PER_DAY, Int64
+
+logger = logging.getLogger("lurm")
 
 # About 6 GiB while training. More events than this in one file teach hardly more than a sample of whole lives.
 EVENTS_MAX = 20_000_000
@@ -54,6 +57,8 @@ def load_events(
     item, items = _number([columns.item_id for columns in files])
     ts_ms = np.concatenate([columns.ts_ms for columns in files])
     weight = np.concatenate([_weights(columns, type_weights or {}) for columns in files])
+    if unseen := sorted(set(type_weights or {}) - _types(files)):
+        logger.warning("events.weights names types that no event has: %s", ", ".join(unseen))
     order = np.argsort(ts_ms, kind="stable")
     attributes = _attributes_of_items(files, item, len(items))
     return Events(user[order], item[order], ts_ms[order], weight[order], users, items, attributes)
@@ -209,6 +214,10 @@ def _first_of_each(column: Any, owner: Int64) -> list[str]:
     """The first text of every owner, by the owners' numbers."""
     _, first = np.unique(owner, return_index=True)
     return list(column.take(pa.array(first)).to_pylist())
+
+
+def _types(files: Sequence[Columns]) -> set[str]:
+    return {kind for columns in files if columns.type is not None for kind in columns.type.unique().to_pylist() if kind}
 
 
 def _weights(columns: Columns, type_weights: Mapping[str, int]) -> Int64:

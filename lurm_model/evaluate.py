@@ -57,6 +57,12 @@ class Questions:
         """What the features may see."""
         return self.events.where(self.events.ts_ms < self.cut_ms)
 
+    @property
+    def n_asked(self) -> dict[str, int]:
+        """How many users each task asks."""
+        users = eligible(self.events, self.cut_ms)
+        return {name: int(task.known[users].sum()) for name, task in self.tasks.items()}
+
     def probe(self, features: Any) -> dict[str, Cell]:
         """Mean AUC and its spread over splits, by task."""
         users = eligible(self.events, self.cut_ms)
@@ -98,7 +104,7 @@ def item_interests(bundle: Bundle, events: Events) -> Int64:
 def evaluate(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Report:
     """Every model's answers to every task."""
     made = models(bundle, questions, progress)
-    report = Report.of_tasks(questions.tasks)
+    report = Report.of_tasks(questions.n_asked)
     for done, (name, make) in enumerate(made.items()):
         progress("probes", done, len(made))
         features = make()

@@ -1,6 +1,6 @@
 """What an evaluation found: a table of models and tasks, as data, as Markdown and as points of a plot."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,15 +36,16 @@ class Cell(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """Every model's cells by task, and how many numbers a user costs under it."""
+    """Every model's cells by task, how many numbers a user costs under it, and how many users a task asks."""
 
     tasks: dict[str, dict[str, Cell]]
+    n_users: Mapping[str, int]
     sizes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of_tasks(cls, names: Iterable[str]) -> "Report":
+    def of_tasks(cls, n_users: Mapping[str, int]) -> "Report":
         """Nothing found yet."""
-        return cls({name: {} for name in names})
+        return cls({name: {} for name in n_users}, n_users)
 
     def add(self, model: str, size: int, cells: dict[str, Cell]) -> None:
         """Take in a model."""
@@ -59,11 +60,16 @@ class Report:
                 task: {model: _plain(cell) for model, cell in cells.items()} for task, cells in self.tasks.items()
             },
             "sizes": self.sizes,
+            "users": dict(self.n_users),
         }
 
     def unasked(self) -> list[str]:
         """The tasks without any answer."""
         return [task for task, cells in self.tasks.items() if not any(cell.is_asked for cell in cells.values())]
+
+    def asked(self) -> str:
+        """How many users each task asks: of few, most of what differs is chance."""
+        return f"users asked: {', '.join(f'{name} {n:,}' for name, n in self.n_users.items())}"
 
     def rows(self) -> list[list[str]]:
         """The table as texts, its head first."""
@@ -82,7 +88,8 @@ class Report:
             for column, cells in enumerate(self.tasks.values()):
                 if cells[row[0]].auc == best[column]:
                     row[column + 2] = f"**{row[column + 2]}**"
-        return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *body))
+        table = "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *body))
+        return f"{table}\n{self.asked()}\n"
 
 
 def _plain(cell: Cell) -> dict[str, float | None]:

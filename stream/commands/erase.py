@@ -37,7 +37,7 @@ def erase(settings: Settings, user: str, timeout_s: float, *, skip_events: bool)
     """
     _refuse_bad_id(user)
     from stream.erasure_request import request, wait_for_answers, wait_for_checks  # noqa: PLC0415 - --help needs no Kafka client
-    from stream.receipt import make_receipt  # noqa: PLC0415
+    from stream.receipt import Removed, make_receipt  # noqa: PLC0415
 
     with progress_bar("reading the embeddings") as progress:
         asked = request(settings, user, progress)
@@ -47,6 +47,8 @@ def erase(settings: Settings, user: str, timeout_s: float, *, skip_events: bool)
     with progress_bar("reading the topics again") as progress:
         receipt = make_receipt(settings, asked, (answers, checks), progress, with_events=not skip_events)
     click.echo(msgspec.json.encode(receipt))
+    if receipt.removed == Removed(0, 0, 0) and all(each.embedding_tombstone is None for each in receipt.partitions):
+        click.echo(f"nothing was held of this user, is the id right?: user={user}", err=True)
     if not receipt.verified.ok:
         raise LurmError(
             f"the user is still there: rows={receipt.verified.rows} embeddings={receipt.verified.embeddings} "

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +29,8 @@ EVENTS_HELP = "Events: .csv, .jsonl (also .gz) or .parquet with user_id, item_id
 EVENTS_MAX_HELP = "More events than this are sampled: whole lives of half the users, a quarter, ..."
 EPOCHS_HELP = "Passes over the users, exactly. [default: 3, more if users are few, fewer once they no longer help]"
 BEFORE_HELP = "Learn only from what is before this date or time (ISO 8601, UTC), e.g. to evaluate on what is after."
-FUTURE_HELP = "Events as for `lurm train`; the last quarter of their time is the future to predict."
+FUTURE_HELP = "Events as for `lurm train`."
+CUT_HELP = "When the future to predict begins (ISO 8601, UTC). [default: with the last quarter of the events' time]"
 CACHE = Path(tempfile.gettempdir()) / "lurm-datasets"
 PATH = click.Path(path_type=Path)
 BUNDLE_HELP = "Instead of training one; trained on nothing but what lies before the cut."
@@ -48,7 +50,7 @@ EVALUATE_EXAMPLES = """
 Examples:
   lurm evaluate --dataset ta-feng
   lurm evaluate --events purchases.jsonl --users ages.csv --users-id customer --json table.json
-  lurm evaluate --events purchases.jsonl --bundle trained-on-what-lies-before
+  lurm evaluate --events purchases.jsonl --bundle trained-on-what-lies-before --cut 2026-03-01
   lurm evaluate --events purchases.jsonl --markdown table.md --plots plots
 """
 
@@ -126,6 +128,7 @@ def train(
 @click.option("--dataset", type=click.Choice(["ta-feng"]), help="A public data set, downloaded once.")
 @click.option("--events", "files", type=PATH, multiple=True, metavar="FILE", help=FUTURE_HELP)
 @reading_options
+@click.option("--cut", "cut_ms", metavar="WHEN", callback=_instant, help=CUT_HELP)
 @click.option("--users", type=PATH, metavar="FILE", help="Labels: user_id and a column each.")
 @click.option(
     "--users-id", default="user_id", show_default=True, metavar="COLUMN", help="Which column is their user_id."
@@ -153,8 +156,8 @@ def evaluate(
     """
     if (dataset is None) == (not files):
         raise click.UsageError("give either --dataset or --events")
-    if dataset and (given["users"] or reading != AS_NAMED):
-        raise click.UsageError("--users, --column, --attribute and --time-unit go with --events")
+    if dataset and (given["users"] or given["cut_ms"] is not None or reading != AS_NAMED):
+        raise click.UsageError("--users, --cut, --column, --attribute and --time-unit go with --events")
     with _refusals(), _progress() as progress:
         from lurm_model import evaluate as evaluation  # noqa: PLC0415  # torch is slow to import
         from lurm_model import plots as drawing  # noqa: PLC0415
@@ -164,7 +167,7 @@ def evaluate(
             drawing.require()
         events = load_events(files, settings.events.weights, given["events_max"], reading) if files else None
         labels = _labels(events, given["users"], given["users_id"])
-        questions = _questions(events, labels, given["cache"], given["seeds"])
+        questions = _questions(events, labels, given["cut_ms"], given["cache"], given["seeds"])
         bundle = _bundle(given["folder"], questions, progress)
         report = evaluation.evaluate(bundle, questions, progress)
         _write(report, given["json_path"], given["markdown"])
@@ -192,7 +195,9 @@ def _labels(events: "Events | None", path: Path | None, user_id: str) -> "UserLa
     return labels
 
 
-def _questions(events: "Events | None", labels: "UserLabels | None", cache: Path, seeds: int) -> "Questions":
+def _questions(
+    events: "Events | None", labels: "UserLabels | None", cut_ms: int | None, cache: Path, seeds: int
+) -> "Questions":
     from lurm_model import tasks  # noqa: PLC0415  # pyarrow is slow to import
     from lurm_model.datasets import ta_feng  # noqa: PLC0415
     from lurm_model.evaluate import Questions  # noqa: PLC0415
@@ -200,7 +205,9 @@ def _questions(events: "Events | None", labels: "UserLabels | None", cache: Path
     if events is None:
         events, known = ta_feng(cache)
         return Questions(events, tasks.ta_feng_tasks(events, known), tasks.TA_FENG_CUT_MS, seeds)
-    cut_ms = tasks.default_cut(events)
+    cut_ms = tasks.default_cut(events) if cut_ms is None else cut_ms
+    if not (events.ts_ms >= cut_ms).any():
+        raise ConfigInvalid(f"--cut leaves no event to predict: {events.span}")
     asked = tasks.event_tasks(events, labels, cut_ms)
     for name in labels.columns if labels else ():
         if name not in asked:
@@ -243,6 +250,7 @@ def _print_table(report: "Report") -> None:
     for row in body:
         view.add_row(*row)
     Console(width=max(80, 18 * len(head))).print(view)
+    click.echo(report.asked())
     for task in report.unasked():
         click.echo(f"{task} could not be asked, every split needs users of both answers", err=True)
 
@@ -266,10 +274,11 @@ def _progress() -> "Iterator[Progress]":
     from rich.console import Console  # noqa: PLC0415  # only where something is shown
     from rich.progress import Progress as Bars  # noqa: PLC0415
 
-    console, stages = Console(stderr=True), dict[str, Any]()
+    console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda stage, done, total: click.echo(stage, err=True) if done == total else None
+        yield _lines()
         return
+    stages = dict[str, Any]()
     with Bars(console=console) as bars:
 
         def show(stage: str, done: int, total: int) -> None:
@@ -278,3 +287,16 @@ def _progress() -> "Iterator[Progress]":
             bars.update(stages[stage], completed=done, total=total)
 
         yield show
+
+
+def _lines() -> "Progress":
+    began_s = dict[str, float]()
+
+    def show(stage: str, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        if done < total:
+            began_s.setdefault(stage, now_s)
+        else:
+            click.echo(f"{stage}: {now_s - began_s[stage]:.1f} s" if stage in began_s else stage, err=True)
+
+    return show

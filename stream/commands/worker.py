@@ -68,8 +68,16 @@ def _configure_logging(level: str) -> None:
         logging.getLogger(noisy).setLevel("WARNING" if level != "DEBUG" else "DEBUG")
     # Only the checks at the start use it, and what matters of their failures is raised.
     logging.getLogger("kafka").setLevel("CRITICAL" if level != "DEBUG" else "DEBUG")
+    logging.getLogger("aiokafka.consumer.group_coordinator").addFilter(warn_of_retries)
     for handler in logging.getLogger().handlers:
         handler.addFilter(Sparing("aiokafka"))
+
+
+def warn_of_retries(record: logging.LogRecord) -> bool:
+    """Make a warning of an error that aiokafka tries again after, as it does until a new broker knows its groups."""
+    if isinstance(record.args, tuple) and any(getattr(value, "retriable", False) for value in record.args):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 class Sparing(logging.Filter):

@@ -76,3 +76,4 @@ def test_a_receipt_names_what_cannot_be_deleted_and_an_unknown_user_leaves_zeros
     assert (unknown.removed.rows, unknown.removed.marks, unknown.left.dead_letters) == (0, 0, [])
     assert (unknown.verified.ok, unknown.left.rows.records, unknown.left.embeddings.records) == (True, 0, 0)
     assert all_published(one_settings) == []
+    assert "nothing was held of this user" in lurm(one_settings, "erase", "nobody").stderr

@@ -31,7 +31,7 @@ def test_train_writes_a_bundle_that_loads(events_file: Path, tmp_path: Path) -> 
     result = run(train, "--events", events_file, "--out", out, "--interests", 20, "--epochs", 0)
     assert result.exit_code == 0, result.output
     assert f"model_id={Bundle.load(out).model_id}" in result.output
-    assert result.stderr.splitlines() == ["reading", "item vectors", "k-means"]
+    assert re.fullmatch(r"(reading|item vectors|k-means): \d+\.\d s\n" * 3, result.stderr)
     assert Bundle.load(out).codebook.n_clusters == 20
 
 
@@ -51,8 +51,11 @@ def test_evaluate_prints_and_writes_the_table_and_leaves_the_bundle_alone(events
     result = run(evaluate, *given, "--bundle", tmp_path / "bundle", *written, "--seeds", 1)
     assert result.exit_code == 0, result.output
     assert "| mean_pooling_rf | 96 |" in (tmp_path / "table.md").read_text()
-    tasks = json.loads((tmp_path / "table.json").read_text())["tasks"]
-    assert list(tasks) == ["half", "churn", "preference"]
+    table = json.loads((tmp_path / "table.json").read_text())
+    tasks, n_users = table["tasks"], table["users"]
+    assert list(tasks) == list(n_users) == ["half", "churn", "preference"]
+    assert 0 < n_users["half"] <= n_users["churn"] == n_users["preference"]
+    assert f"users asked: half {n_users['half']}, churn {n_users['churn']}, " in result.output
     assert 0 < tasks["churn"]["smen"]["auc"] <= 1
     assert "mean_pooling_rf" in result.output
     assert "label number asks nothing" in result.stderr
@@ -75,6 +78,18 @@ def test_a_bundle_that_says_nothing_of_its_training_is_refused(events_file: Path
     tiny_bundle().save(tmp_path / "b")
     result = run(evaluate, "--events", events_file, "--bundle", tmp_path / "b")
     assert "ts_ms_last=None" in str(result.exception)
+
+
+def test_the_future_begins_where_the_cut_says(events_file: Path, tmp_path: Path) -> None:
+    events = load_events([events_file])
+    train_until_the_cut(events_file, tmp_path / "bundle")
+    earlier = datetime.fromtimestamp(default_cut(events) / 1000 - 86_400, UTC).isoformat(timespec="milliseconds")
+    result = run(evaluate, "--events", events_file, "--bundle", tmp_path / "bundle", "--cut", earlier)
+    assert f"`lurm train --before {earlier}`" in str(result.exception)
+    result = run(evaluate, "--events", events_file, "--cut", "2999-01-01")
+    assert isinstance(result.exception, ConfigInvalid)
+    assert "--cut leaves no event to predict" in str(result.exception)
+    assert run(evaluate, "--dataset", "ta-feng", "--cut", "2001-01-01").exit_code == 2
 
 
 def test_evaluate_takes_a_sample_of_the_events_too(events_file: Path) -> None:
@@ -101,15 +116,16 @@ def test_named_columns_give_the_bundle_of_the_same_events_named_like_ours(events
 
 
 def test_training_and_worker_count_an_event_by_the_same_weights(
-    events_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    events_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = [json.loads(line) | {"type": "view"} for line in events_file.read_text().splitlines()]
     (tmp_path / "e.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    monkeypatch.setenv("LURM_EVENTS__WEIGHTS", '{"view": 3}')
+    monkeypatch.setenv("LURM_EVENTS__WEIGHTS", '{"view": 3, "veiw": 2}')
     run(train, "--events", tmp_path / "e.jsonl", "--out", tmp_path / "b", "--interests", 20, "--epochs", 0)
     training = Bundle.load(tmp_path / "b").manifest["training"]
     assert training["n_events"] == len(lines)
     assert training["weight"] == 3 * len(lines)
+    assert "types that no event has: veiw" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from lurm_model.report import Cell, Report
 
 @pytest.fixture
 def report() -> Report:
-    report = Report.of_tasks(["churn", "rare"])
+    report = Report.of_tasks({"churn": 12_034, "rare": 60})
     report.add("smen", 640, {"churn": Cell(0.75, 0.001), "rare": Cell(float("nan"), float("nan"))})
     report.add("bag", 22451, {"churn": Cell(0.66, 0.002), "rare": Cell(float("nan"), float("nan"))})
     return report
@@ -26,6 +26,7 @@ def test_json_is_json_even_where_nothing_could_be_asked(report: Report) -> None:
     assert plain["tasks"]["churn"]["smen"] == {"auc": 0.75, "std": 0.001}
     assert plain["tasks"]["rare"]["bag"] == {"auc": None, "std": None}
     assert plain["sizes"] == {"smen": 640, "bag": 22451}
+    assert plain["users"] == {"churn": 12034, "rare": 60}
 
 
 def test_markdown_marks_the_best(report: Report) -> None:
@@ -33,6 +34,7 @@ def test_markdown_marks_the_best(report: Report) -> None:
     assert lines[0] == "| model | size | churn | rare |"
     assert lines[2].startswith("| smen | 640 | **0.750 ± 0.001** |")
     assert lines[3].startswith("| bag | 22,451 | 0.660 ± 0.002 |")
+    assert lines[4:] == ["", "users asked: churn 12,034, rare 60"]
 
 
 def test_a_plot_has_a_panel_per_task_and_a_line_per_model(report: Report, tmp_path) -> None:
