@@ -61,8 +61,6 @@ _MARKS_WAIT_S: Final = 0.05
 _OLD_INTERVAL_S: Final = 86_400.0
 # Added partitions are noticed this soon: producers, who look every five minutes, should not send users there before.
 _METADATA_AGE_MS: Final = 10_000
-# Batches in flight per partition: one in its transaction, one decoded behind it.
-_BATCHES_PER_PARTITION: Final = 2
 
 
 class FlowControl(FlowControlEvent):  # type: ignore[misc]
@@ -177,14 +175,11 @@ class Worker:
         tell_build(self.metrics.build, self.settings.app.id, "worker")
 
     async def _consume(self, stream: Any) -> None:
-        limit = _BATCHES_PER_PARTITION * self.settings.topics.partitions
         async for event in stream.events():
             await self._encoded_enough()
             task = asyncio.create_task(self._apply(event.message))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
-            if len(self._batches) >= limit:
-                await asyncio.wait(self._batches, return_when=asyncio.FIRST_COMPLETED)
 
     async def _encoded_enough(self) -> None:
         """While the dirty marks exceed their memory, encode at once, whatever the interval, and take no more events."""
@@ -200,7 +195,7 @@ class Worker:
     async def _apply(self, message: Any) -> None:
         """Apply one batch. An exception never reaches the stream, where Faust would acknowledge and go on (I9)."""
         partition = self.ownership.partitions.get(message.partition)
-        self.ownership.applying_bytes += message.n_bytes
+        self.ownership.applying.add(message)
         try:
             # A batch that a rebalance overtook will be fetched again by whoever owns the partition now.
             if partition is not None and self._is_current(message):
@@ -209,7 +204,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
         finally:
-            self.ownership.applying_bytes -= message.n_bytes
+            self.ownership.applying.remove(message)
 
     def _is_current(self, message: Any) -> bool:
         current: bool = message.generation_id == self.app.consumer_generation_id
@@ -325,7 +320,6 @@ def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
         broker_rebalance_timeout=kafka.rebalance_timeout_s,
         broker_request_timeout=kafka.request_timeout_s,
         producer_request_timeout=kafka.request_timeout_s,
-        stream_buffer_maxsize=16,
         logging_config=None,
     )
     app.ownership = ownership

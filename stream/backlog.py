@@ -1,7 +1,7 @@
 """What is fetched and not applied yet: in Faust's queues, in its recovery's buffers, and with our partitions."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 # A record and its key and value as Python objects, beside their bytes.
@@ -14,12 +14,17 @@ def bytes_of(records: Sequence[Any]) -> int:
     return contents + _OBJECTS_BYTES * len(records)
 
 
-def backlog_bytes(app: Any) -> Counter[str]:
-    """Memory of what waits, by topic."""
+def waiting(app: Any) -> list[Any]:
+    """The batches that wait, those that are being applied among them."""
     queues = list(app.flow_control._queues)  # noqa: SLF001 - source and changelog; nobody else knows both
     events = [event for queue in queues for event in queue._queue]  # noqa: SLF001
     events += [event for buffer in app.tables.recovery.buffers.values() for event in buffer]
-    found = Counter({app.ownership.shared.names.events: app.ownership.applying_bytes})
-    for event in events:
-        found[event.message.topic] += event.message.n_bytes
+    return [*app.ownership.applying, *(event.message for event in events)]
+
+
+def bytes_by_topic(batches: Iterable[Any]) -> Counter[str]:
+    """Memory that they take."""
+    found: Counter[str] = Counter()
+    for batch in batches:
+        found[batch.topic] += batch.n_bytes
     return found

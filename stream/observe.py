@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from state.store import NONE_APPLIED
-from stream.backlog import backlog_bytes
+from stream.backlog import waiting
 from stream.metrics import LOG_LEVELS, LOG_SOURCES, OUTCOMES, WorkerMetrics
 from stream.ownership import Ownership
 
@@ -127,7 +127,7 @@ class Observer:
         metrics.rocksdb_disk.set(sum(size["disk_bytes"] for size in sizes))
         metrics.rocksdb_compaction.set(sum(size["compaction_bytes"] for size in sizes))
         metrics.rows.set(sum(size["rows"] for size in sizes))
-        metrics.fetched.set(backlog_bytes(self._app).total())
+        metrics.fetched.set(sum(batch.n_bytes for batch in waiting(self._app)))
         for kind, n_bytes in self._ownership.memory().items():
             metrics.rocksdb_memory.labels(kind).set(n_bytes)
         disk = shutil.disk_usage(self._ownership.folder)

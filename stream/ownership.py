@@ -42,7 +42,7 @@ class Ownership:
         self.recovered = False
         self.ready = False
         self.n_replayed = 0
-        self.applying_bytes = 0
+        self.applying: set[object] = set()
         self.shared = shared
         self.folder = folder
         self._resources = resources

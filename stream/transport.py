@@ -6,6 +6,7 @@ while the app rebalances (I6), and nothing is in flight when partitions are give
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.auth import CredentialsT
 from faust.types.tuples import TP, ConsumerMessage
 
-from stream.backlog import backlog_bytes, bytes_of
+from stream.backlog import bytes_by_topic, bytes_of, waiting
 from stream.connection import check_fetching
 from stream.errors import GroupMixed, SourceLost
 from stream.fatal import die
@@ -27,6 +28,11 @@ from stream.settings import Kafka
 from stream.source import Position, n_lost
 
 _FETCH_WAIT_MS = 500
+# Batches of a source partition that are fetched and not applied; what comes meanwhile is one larger batch. Faust would
+# count them over all partitions, and then ask for none for a whole second.
+_BATCHES_AHEAD = 4
+# How soon a partition that was full is looked at again.
+_FULL_S = 0.005
 _WATCH_S = 0.5
 # Faust gives a rebalance this share of its timeout to finish what is in flight.
 _DRAIN_SHARE = 0.6
@@ -183,13 +189,14 @@ class Consumer(driver.Consumer):
         return bool(tp.topic == self.app.ownership.shared.names.events)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Mapping[Any, Fetched]:
-        full = self._full()
         # A copy: Faust hands its live, changing set to the fetcher.
-        wanted = {tp for tp in active_partitions or () if tp.topic not in full and self._is_to_be_read(tp)}
+        read = {tp for tp in active_partitions or () if self._is_to_be_read(tp)}
+        wanted = read - self._full(read)
         if not wanted:
-            await self.sleep(0.05)
+            await asyncio.sleep(_FULL_S)
             return {}
-        fetched: Mapping[Any, Fetched] = await super()._getmany(wanted, timeout)
+        # Whoever waits for the others' records would not see that there is room again.
+        fetched: Mapping[Any, Fetched] = await super()._getmany(wanted, timeout if wanted == read else _FULL_S)
         return fetched
 
     def _is_to_be_read(self, tp: TP) -> bool:
@@ -202,13 +209,19 @@ class Consumer(driver.Consumer):
             return not (ownership.recovered and tp.partition in ownership.partitions)
         return not self.app.rebalancing
 
-    def _full(self) -> set[str]:
-        """The topics that wait: half of ``kafka.buffer_bytes`` is fetched of them and not applied."""
+    def _full(self, partitions: Iterable[TP]) -> set[TP]:
+        """Who waits: for half of ``kafka.buffer_bytes`` to be applied of its topic, or for a batch of its source."""
         limit, changelog = self.app.buffer_bytes // 2, self.app.ownership.shared.names.changelog
-        if backlog_bytes(self.app)[changelog] > limit and self.flow_active:
+        if bytes_by_topic(waiting(self.app))[changelog] > limit and self.flow_active:
             # A recovery applies several batches at once, and those it still waits for would never come.
             self.app.tables.recovery.flush_buffers()
-        return {topic for topic, n_bytes in backlog_bytes(self.app).items() if n_bytes > limit}
+        batches = waiting(self.app)
+        n_bytes, n_batches = bytes_by_topic(batches), Counter(batch.tp for batch in batches)
+        return {
+            tp
+            for tp in partitions
+            if n_bytes[tp.topic] > limit or (self._is_source(tp) and n_batches[tp] >= _BATCHES_AHEAD)
+        }
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, BatchMessage]]:
         """Yield fetched batches, dropping all that a rebalance has overtaken."""
