@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import Any
 
@@ -41,6 +41,8 @@ _PAUSE_S = 0.2
 # Who waits for a broker is told so after this long.
 _SILENT_S = 3.0
 _FETCH_WAIT_MS = 500
+# How long a broker may keep a fetch that finds nothing: whatever else its connection asks for waits as long.
+SHORT_WAIT_MS = 100
 # After what the broker refuses, such as a topic we may no longer read.
 _REFUSED_PAUSE_S = 5.0
 
@@ -67,16 +69,23 @@ def aiokafka_arguments(kafka: Kafka) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def reading(kafka: Kafka, isolation_level: str) -> AsyncIterator[Any]:
-    """An aiokafka consumer without a group, to be assigned what it reads; from its beginning where nobody seeks."""
+async def reading(kafka: Kafka, isolation_level: str, partitions: Sequence[TopicPartition]) -> AsyncIterator[Any]:
+    """An aiokafka consumer of these partitions, without a group, for `fetched_between`: before it, none is fetched.
+
+    They are assigned once, and first of all: aiokafka's ``stop`` never returns when it comes right after another
+    assignment, and asked about topics that it does not know it looks them up one by one, at 0.1 s each.
+    """
     consumer = AIOKafkaConsumer(
         **aiokafka_arguments(kafka),
         isolation_level=isolation_level,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        fetch_max_wait_ms=SHORT_WAIT_MS,
     )
     await consumer.start()
     try:
+        consumer.assign(partitions)
+        consumer.pause(*partitions)
         yield consumer
     finally:
         await consumer.stop()
@@ -100,25 +109,26 @@ async def fetch(consumer: Any, max_records: int | None = None) -> dict[Any, list
     return records
 
 
-def assign_paused(consumer: Any, ends: Mapping[TopicPartition, int]) -> None:
-    """Assign partitions to be read in turn by `fetched_until`; each stands at its end and is not fetched before.
+async def fetched_between(
+    consumer: Any, spans: Mapping[TopicPartition, tuple[int, int]]
+) -> AsyncIterator[tuple[TopicPartition, Any]]:
+    """The records of paused partitions from an offset to before another, each with its partition; then they are paused.
 
-    All at once, and only once: aiokafka's ``stop`` never returns when it comes right after another assignment.
+    All side by side: in turn, each would wait until the broker gives up waiting for more of the one before.
     """
-    consumer.assign(list(ends))
-    for partition, end in ends.items():
-        consumer.seek(partition, end)
-    consumer.pause(*ends)
-
-
-async def fetched_until(consumer: Any, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Any]:
-    """The records of a paused partition from ``start`` on, until all before ``end`` is read; then it is paused."""
-    consumer.seek(partition, start)
-    consumer.resume(partition)
-    while await consumer.position(partition) < end:
-        for record in (await fetch(consumer)).get(partition, []):
-            yield record
-    consumer.pause(partition)
+    unread = dict(spans)
+    for partition, (start, _) in spans.items():
+        consumer.seek(partition, start)
+    consumer.resume(*spans)
+    while True:
+        for partition in [each for each, (_, end) in unread.items() if await consumer.position(each) >= end]:
+            consumer.pause(partition)
+            del unread[partition]
+        if not unread:
+            return
+        for partition, records in (await fetch(consumer)).items():
+            for record in records:
+                yield partition, record
 
 
 async def fetch_or_wait(consumer: Any, what: str, max_records: int | None = None) -> dict[Any, list[Any]]:

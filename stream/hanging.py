@@ -5,11 +5,10 @@ later transaction of the same producer ends in that partition, and then it ends 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from aiokafka import TopicPartition
 
-from stream.connection import assign_paused, fetched_until, reading
+from stream.connection import fetched_between, reading
 from stream.settings import Kafka
 
 
@@ -18,17 +17,15 @@ async def last_hidden_keys(kafka: Kafka, partitions: Sequence[TopicPartition]) -
 
     Whoever may write them transactionally has been fenced, so no transaction that is still at work is among these.
     """
-    async with reading(kafka, "read_uncommitted") as everything, reading(kafka, "read_committed") as committed:
+    async with (
+        reading(kafka, "read_uncommitted", partitions) as everything,
+        reading(kafka, "read_committed", partitions) as committed,
+    ):
         # In this order: a record that comes between the answers is not taken for a hidden one.
         ends = await everything.end_offsets(partitions)
         stable = await committed.end_offsets(partitions)
         hidden = [each for each in partitions if stable[each] < ends[each]]
-        assign_paused(everything, {each: ends[each] for each in hidden})
-        return {each: await _last_key(everything, each, stable[each], ends[each]) for each in hidden}
-
-
-async def _last_key(consumer: Any, partition: TopicPartition, start: int, end: int) -> bytes | None:
-    key = None
-    async for record in fetched_until(consumer, partition, start, end):
-        key = record.key
-    return key
+        last: dict[TopicPartition, bytes | None] = dict.fromkeys(hidden)
+        async for each, record in fetched_between(everything, {each: (stable[each], ends[each]) for each in hidden}):
+            last[each] = record.key
+    return last

@@ -20,14 +20,13 @@ from faust.types.auth import CredentialsT
 from faust.types.tuples import TP, ConsumerMessage
 
 from stream.backlog import bytes_by_topic, bytes_of, waiting
-from stream.connection import check_fetching
+from stream.connection import SHORT_WAIT_MS, check_fetching
 from stream.errors import GroupMixed, SourceLost
 from stream.fatal import die
 from stream.security import aiokafka_security
 from stream.settings import Kafka
 from stream.source import Position, n_lost
 
-_FETCH_WAIT_MS = 500
 # Batches of a source partition that are fetched and not applied; what comes meanwhile is one larger batch. Faust would
 # count them over all partitions, and then ask for none for a whole second.
 _BATCHES_AHEAD = 4
@@ -121,7 +120,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # Faust reads uncommitted unless it runs its own transactions; these are read when the consumer starts.
         consumer._isolation_level = "read_committed"
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        consumer._fetch_max_wait_ms = SHORT_WAIT_MS
         return consumer
 
     async def _commit(self, offsets: Any) -> Any:

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from state.record import PartitionRecord, decode_record
 from state.rows import RECORD_KEY
-from stream.connection import assign_paused, fetched_until, reading
+from stream.connection import fetched_between, reading
 from stream.settings import Kafka
 
 # Each transaction ends with its partition record, so the first look nearly always finds one.
@@ -30,22 +30,13 @@ async def newest_records(kafka: Kafka, topic: str, numbers: Iterable[int]) -> di
     partitions = [TopicPartition(topic, number) for number in numbers]
     if not partitions:
         return {}
-    async with reading(kafka, "read_committed") as consumer:
+    found: dict[TopicPartition, Any] = {}
+    async with reading(kafka, "read_committed", partitions) as consumer:
         first = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
-        assign_paused(consumer, ends)
-        found = {each.partition: await _newest(consumer, each, first[each], ends[each]) for each in partitions}
-    return {number: newest for number, newest in found.items() if newest is not None}
-
-
-async def _newest(consumer: Any, partition: TopicPartition, first: int, end: int) -> Newest | None:
-    for n_offsets in _LOOK_BACK:
-        start = max(first, end - n_offsets)
-        found = None
-        async for record in fetched_until(consumer, partition, start, end):
-            found = record if record.key == RECORD_KEY else found
-        if found is not None:
-            return Newest(decode_record(found.value), found.offset, end)
-        if start == first:
-            break
-    return None
+        for n_offsets in _LOOK_BACK:
+            wanted = [each for each in partitions if each not in found]
+            spans = {each: (max(first[each], ends[each] - n_offsets), ends[each]) for each in wanted}
+            read = fetched_between(consumer, spans)
+            found |= {each: record async for each, record in read if record.key == RECORD_KEY}
+    return {each.partition: Newest(decode_record(last.value), last.offset, ends[each]) for each, last in found.items()}
