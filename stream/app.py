@@ -112,7 +112,6 @@ class Worker:
         encode = settings.encode
         self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)
         self._control = ControlReader(self.ownership, settings.kafka)
-        self._batches: set[asyncio.Task[None]] = set()
         self._n_batches = 0
         self._heartbeat = 0
         self._observer = Observer(self.app, self.ownership)
@@ -178,8 +177,8 @@ class Worker:
         async for event in stream.events():
             await self._encoded_enough()
             task = asyncio.create_task(self._apply(event.message))
-            self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
+            self.ownership.applying[task] = event.message
+            task.add_done_callback(self.ownership.applying.pop)
 
     async def _encoded_enough(self) -> None:
         """While the dirty marks exceed their memory, encode at once, whatever the interval, and take no more events."""
@@ -195,7 +194,6 @@ class Worker:
     async def _apply(self, message: Any) -> None:
         """Apply one batch. An exception never reaches the stream, where Faust would acknowledge and go on (I9)."""
         partition = self.ownership.partitions.get(message.partition)
-        self.ownership.applying.add(message)
         try:
             # A batch that a rebalance overtook will be fetched again by whoever owns the partition now.
             if partition is not None and self._is_current(message):
@@ -203,8 +201,6 @@ class Worker:
                 self._n_batches += 1
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
-        finally:
-            self.ownership.applying.remove(message)
 
     def _is_current(self, message: Any) -> bool:
         current: bool = message.generation_id == self.app.consumer_generation_id

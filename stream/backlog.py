@@ -19,7 +19,7 @@ def waiting(app: Any) -> list[Any]:
     queues = list(app.flow_control._queues)  # noqa: SLF001 - source and changelog; nobody else knows both
     events = [event for queue in queues for event in queue._queue]  # noqa: SLF001
     events += [event for buffer in app.tables.recovery.buffers.values() for event in buffer]
-    return [*app.ownership.applying, *(event.message for event in events)]
+    return [*app.ownership.applying.values(), *(event.message for event in events)]
 
 
 def bytes_by_topic(batches: Iterable[Any]) -> Counter[str]:

@@ -42,7 +42,7 @@ class Ownership:
         self.recovered = False
         self.ready = False
         self.n_replayed = 0
-        self.applying: set[object] = set()
+        self.applying: dict[asyncio.Task[None], object] = {}
         self.shared = shared
         self.folder = folder
         self._resources = resources
@@ -122,6 +122,9 @@ class Ownership:
         if not is_current():
             return
         self.recovered = True
+        # Who is told that this worker is ready must not read that rows remain.
+        self.shared.metrics.recovery_remaining.set(0)
+        self.shared.metrics.recovery_eta_s.set(0)
         # With partitions, `Consumer.perform_seek` says so: reading begins there.
         self.ready = self.ready or not self.partitions
         logger.info(

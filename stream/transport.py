@@ -211,10 +211,11 @@ class Consumer(driver.Consumer):
     def _full(self, partitions: Iterable[TP]) -> set[TP]:
         """Who waits: for half of ``kafka.buffer_bytes`` to be applied of its topic, or for a batch of its source."""
         limit, changelog = self.app.buffer_bytes // 2, self.app.ownership.shared.names.changelog
-        if bytes_by_topic(waiting(self.app))[changelog] > limit and self.flow_active:
+        batches = waiting(self.app)
+        if bytes_by_topic(batches)[changelog] > limit and self.flow_active:
             # A recovery applies several batches at once, and those it still waits for would never come.
             self.app.tables.recovery.flush_buffers()
-        batches = waiting(self.app)
+            batches = waiting(self.app)
         n_bytes, n_batches = bytes_by_topic(batches), Counter(batch.tp for batch in batches)
         return {
             tp
