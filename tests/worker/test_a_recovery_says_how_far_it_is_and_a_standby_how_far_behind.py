@@ -31,7 +31,7 @@ def test_a_recovery_reports_what_is_left_while_it_is_not_ready(settings: Setting
     shutil.rmtree(settings.state.dir)
     n_rows = len(Changelog(settings).records)
 
-    worker.start("recovery.replayed:2=3")
+    worker.start("recovery.replayed:2+=1")
     wait_until(lambda: worker.metric("lurm_recovery_remaining_rows") > 0, explain=worker.output)
     assert worker.get("/readyz")[0] == 503
     assert 0 < worker.metric("lurm_recovery_remaining_rows") <= 2 * n_rows
