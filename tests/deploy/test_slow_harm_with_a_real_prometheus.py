@@ -83,8 +83,9 @@ def test_a_group_that_workers_join_and_leave_in_a_row_is_told(running: Scene) ->
 
 def test_embeddings_that_are_late_burn_the_budget_fast_and_slowly(running: Scene) -> None:
     alerts = ("LurmFreshnessBurnFast", "LurmFreshnessBurnSlow")
-    assert running.worker.terminate() == 0
-    running.worker.start("encode.started:1+=6")
+    running.wait_over(*alerts)
+    assert running.worker.ready().terminate() == 0
+    running.worker.start("encode.started:1+=6").ready()
     for alert in alerts:
         running.wait_firing(alert)
     assert running.worker.terminate() == 0
