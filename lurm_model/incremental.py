@@ -5,7 +5,7 @@ bag, and a newer day adds, pair by pair, what its weight gains. Two steps: `clos
 newest into the cache, `finish` adds the newest and answers. A user without a cache closes the whole life.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -79,7 +79,7 @@ class IncrementalEncoder(Encoder):
             if len(users):
                 place = np.full(len(caches), -1)
                 place[users] = np.arange(len(users))
-                some = Rows(place[rows.user], rows.scale, rows.period, rows.seq, rows.event_time_ms, rows.bags)
+                some = replace(rows, user=place[rows.user])
                 caches = caches.replace(users, self._close(caches.take(users), some, newest[users]))
             return self._finish(caches, rows, newest), caches
 

@@ -95,7 +95,7 @@ def _sides(rows: Rows, cut_of: Int64, n_users: int) -> tuple[Rows, Rows]:
     """The rows before each user's cut, and those from it on of users who have any before."""
     early = rows.period < cut_of[rows.user]
     has_past = np.bincount(rows.user[early], minlength=n_users) > 0
-    return _take(rows, np.flatnonzero(early)), _take(rows, np.flatnonzero(~early & has_past[rows.user]))
+    return rows.take(np.flatnonzero(early)), rows.take(np.flatnonzero(~early & has_past[rows.user]))
 
 
 def _renumber(rows: Rows, order: Int64) -> Rows:
@@ -103,7 +103,7 @@ def _renumber(rows: Rows, order: Int64) -> Rows:
     place = np.full(int(rows.user.max()) + 1, -1, np.int64)
     place[order] = np.arange(len(order))
     chosen = np.flatnonzero(place[rows.user] >= 0)
-    taken = _take(rows, chosen[np.argsort(place[rows.user[chosen]], kind="stable")])
+    taken = rows.take(chosen[np.argsort(place[rows.user[chosen]], kind="stable")])
     return replace(taken, user=place[taken.user])
 
 
@@ -112,9 +112,4 @@ def _with_counts(rows: Rows, counts: NDArray[np.uint32]) -> Rows:
     kept = counts > 0
     ends = np.concatenate([[0], np.cumsum(kept)])[rows.bags.offsets]
     bags = Bags(ends.astype(np.int64), rows.bags.interests[kept], counts[kept])
-    return _take(replace(rows, bags=bags), np.flatnonzero(np.diff(ends)))
-
-
-def _take(rows: Rows, chosen: Int64) -> Rows:
-    columns = {name: getattr(rows, name)[chosen] for name in ("user", "scale", "period", "seq", "event_time_ms")}
-    return Rows(**columns, bags=rows.bags.take(chosen))
+    return replace(rows, bags=bags).take(np.flatnonzero(np.diff(ends)))

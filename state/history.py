@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from state.bags import Bags, sum_bags
+from state.bags import Bags, concat, sum_bags
 from state.periods import DAY, Int64, Scale, window_start
+
+_COLUMNS = ("user", "scale", "period", "seq", "event_time_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,16 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def take(self, chosen: Int64) -> "Rows":
+        """These rows, in this order."""
+        return Rows(**{name: getattr(self, name)[chosen] for name in _COLUMNS}, bags=self.bags.take(chosen))
+
+    def merge(self, other: "Rows") -> "Rows":
+        """The rows of both, ordered by user; those of one user stay in the order they came in."""
+        columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS}
+        both = Rows(**columns, bags=concat([self.bags, other.bags]))
+        return both.take(np.argsort(both.user, kind="stable"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ outlives the call that asked for it (I7).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,14 +64,22 @@ class StoreView:
         first, cached = caches.closed_day + 1, caches.closed_day != NONE
         rows = self._read(users, first, cached)
         holds = cached & _have_day(rows, first)
-        if not np.array_equal(holds, cached):
-            rows = self._read(users, first, holds)
+        rows = self._read_again(rows, users, cached & ~holds, first, holds)
         if windowed:
             start = window_start(np.where(holds, newest_days(rows, len(users)), 0))
             moved = holds & (start < first) & (start != caches.head["window_start"])
-            if moved.any():
-                rows = self._read(users, np.where(moved, start, first), holds)
+            rows = self._read_again(rows, users, moved, start, holds)
         return rows, holds
+
+    def _read_again(
+        self, rows: Rows, users: Sequence[bytes], chosen: NDArray[np.bool_], first: Int64, from_day: NDArray[np.bool_]
+    ) -> Rows:
+        """The rows, with those of the chosen users as `_read` finds them now."""
+        if not chosen.any():
+            return rows
+        places = np.flatnonzero(chosen)
+        again = self._read([users[place] for place in places.tolist()], first[places], from_day[places])
+        return rows.take(np.flatnonzero(~chosen[rows.user])).merge(replace(again, user=places[again.user]))
 
     def _read(self, users: Sequence[bytes], first: Int64, from_day: NDArray[np.bool_]) -> Rows:
         """All rows of every user; of those marked by ``from_day`` only the days from their first one on."""

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def encode_users(
     caches = caches.without(~holds, encoder.shape)
     known = np.unique(rows.user)
     if len(known) < len(users):
-        rows = Rows(np.searchsorted(known, rows.user), rows.scale, rows.period, rows.seq, rows.event_time_ms, rows.bags)
+        rows = replace(rows, user=np.searchsorted(known, rows.user))
         places, caches = known.tolist(), caches.take(known)
         users, stored = [users[i] for i in places], [stored[i] for i in places]
     vectors, advanced = encoder.advance(caches, rows)
