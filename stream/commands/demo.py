@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream.commands.downloads import downloads
 from stream.commands.progress import progress_bar
 from stream.errors import ConfigInvalid, LurmError
 
@@ -49,7 +50,7 @@ def demo(folder: Path, *, made_up: bool, keep: bool, file: Path | None) -> None:
     summary.json, and ends with 1 when a single event is unaccounted for.
     """
     if file is not None:
-        _write(file, folder, made_up=made_up)
+        _write(file, made_up=made_up)
         return
     from stream.embedded_broker import start_broker  # noqa: PLC0415
 
@@ -66,13 +67,13 @@ def demo(folder: Path, *, made_up: bool, keep: bool, file: Path | None) -> None:
             _keep(folder.resolve(), broker.brokers)
 
 
-def _write(file: Path, folder: Path, *, made_up: bool) -> None:
+def _write(file: Path, *, made_up: bool) -> None:
     from lurm_model.datasets import write_events  # noqa: PLC0415 - pyarrow is slow to import
     from stream.demo import demo_data  # noqa: PLC0415
 
     if file.suffix not in {".jsonl", ".parquet"}:
         raise ConfigInvalid(f"--write: a .jsonl or .parquet file is wanted: file={file}")
-    events = demo_data(folder / "cache", _say, made_up=made_up).events
+    events = demo_data(downloads(), _say, made_up=made_up).events
     try:
         write_events(events, file)
     except OSError as error:
@@ -94,7 +95,7 @@ def _train(folder: Path, *, made_up: bool) -> tuple["DemoData", float]:
     from stream.demo import demo_data, train_bundle  # noqa: PLC0415
 
     _say("1/4 data: " + ("a synthetic click-stream" if made_up else "Ta-Feng, 817,741 purchases of four months"))
-    data = demo_data(folder / "cache", _say, made_up=made_up)
+    data = demo_data(downloads(), _say, made_up=made_up)
     _say(f"2/4 training on what comes first of {len(data.events):,} events")
     with _training() as progress:
         return data, train_bundle(data, folder / "bundle", progress)

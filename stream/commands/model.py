@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ import click
 from lurm_model.reading import AS_NAMED, Reading
 from state.periods import parse_scales
 from stream.commands.bundle_folder import refuse_other_folder
+from stream.commands.downloads import downloads
 from stream.commands.reading import reading_options
 from stream.errors import ConfigInvalid, LurmError
 from stream.settings import Settings
@@ -30,8 +30,8 @@ EVENTS_MAX_HELP = "More events than this are sampled: whole lives of half the us
 EPOCHS_HELP = "Passes over the users, exactly. [default: 3, more if users are few, fewer once they no longer help]"
 BEFORE_HELP = "Learn only from what is before this date or time (ISO 8601, UTC), e.g. to evaluate on what is after."
 FUTURE_HELP = "Events as for `lurm train`."
+CACHE_HELP = "Where downloads stay. [default: ~/.cache/lurm-stream]"
 CUT_HELP = "When the future to predict begins (ISO 8601, UTC). [default: with the last quarter of the events' time]"
-CACHE = Path(tempfile.gettempdir()) / "lurm-datasets"
 PATH = click.Path(path_type=Path)
 BUNDLE_HELP = "Instead of training one; trained on nothing but what lies before the cut."
 EVENTS_MAX = click.option(
@@ -139,7 +139,7 @@ def train(
 @click.option("--markdown", type=PATH, metavar="FILE", help="Also write the table in Markdown.")
 @click.option("--plots", type=PATH, metavar="DIR", help="Also AUC by size and by history, as pictures and tables.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many random splits.")
-@click.option("--cache", type=PATH, default=CACHE, show_default=True, metavar="DIR", help="Where downloads stay.")
+@click.option("--cache", type=PATH, default=downloads, metavar="DIR", help=CACHE_HELP)
 @click.pass_obj
 def evaluate(
     settings: Settings,

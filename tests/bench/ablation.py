@@ -27,6 +27,7 @@ from lurm_model.smen import Smen
 from lurm_model.tasks import TA_FENG_CUT_MS, default_cut, event_tasks, ta_feng_tasks
 from lurm_model.train import TrainOptions, make_codebook, start_smen
 from state.periods import day_of
+from stream.commands.downloads import downloads
 from tests.bench.machine import describe
 
 
@@ -110,7 +111,7 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--only", help=f"some of these, separated by ';': {'; '.join(VARIANTS)}")
     parser.add_argument("--events", type=Path, action="append", help="instead of Ta-Feng")
     parser.add_argument("--users", type=Path, help="labels of their users")
-    parser.add_argument("--cache", type=Path, default=Path("build/cache"), help="where Ta-Feng stays (build/cache)")
+    parser.add_argument("--cache", type=Path, default=downloads(), help="where Ta-Feng stays (~/.cache/lurm-stream)")
     parser.add_argument("--seeds", type=int, default=3, help="splits (3)")
     print(describe())
     run(parser.parse_args(given))

