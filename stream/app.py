@@ -245,6 +245,11 @@ class Worker:
         yield Progress("recovery", recovered, idle=not recovering)
         encoded = self._reencoder.n_batches if self._has_too_many_marks() else None
         yield Progress("the source", (self._n_batches, encoded), idle=not self._observer.behind)
+        # A copy: the event loop changes it.
+        for partition in list(ownership.partitions.values()):
+            for producer in partition.producers:
+                name = f"a transaction of partition {partition.number} ({producer.id})"
+                yield Progress(name, producer.n_done, idle=not producer.in_flight)
         yield Progress("the end", None, idle=not app.should_stop)
 
     def _dead(self) -> Iterator[str]:

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from stream.connection import aiokafka_arguments, fetch, fetch_or_wait
 from stream.errors import BrokerUnavailable, ConfigInvalid
 from stream.metrics import WorkerMetrics
-from stream.new_items import LearnedItems
+from stream.new_items import ItemRecord, LearnedItems
 from stream.settings import Settings
 from stream.topics import n_partitions
 
@@ -109,7 +109,11 @@ class ItemsReader:
         logger.info("items are known: records=%d learned=%d", self.n_read, len(self.learned.interest_of))
 
     async def _learn(self, parts: Mapping[Any, list[Any]]) -> None:
-        records = [record for part in parts.values() for record in part]
+        records = [
+            ItemRecord(partition.partition, record.timestamp, record.key, record.value)
+            for partition, part in parts.items()
+            for record in part
+        ]
         if not records:
             return
         self._next_offsets |= {partition: part[-1].offset + 1 for partition, part in parts.items()}

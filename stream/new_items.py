@@ -7,7 +7,7 @@ A record stands under its ``item_id``; its value is JSON with ``interest`` and `
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -39,11 +39,11 @@ class NewItem(Struct, frozen=True, omit_defaults=True):
     interest_space_id: str | None = None
 
 
-class KeyedRecord(Protocol):
-    """What we read of a Kafka record; its timestamp is in ms."""
+class ItemRecord(NamedTuple):
+    """What we read of a Kafka record."""
 
     partition: int
-    timestamp: int
+    timestamp_ms: int
     key: bytes | None
     value: bytes | None
 
@@ -82,7 +82,7 @@ class LearnedItems:
         # Partition and time of each item's newest record; one partition has one order, and needs none.
         self._newest: dict[str, tuple[int, int]] = {}
 
-    def read(self, records: Sequence[KeyedRecord]) -> list[Lesson]:
+    def read(self, records: Sequence[ItemRecord]) -> list[Lesson]:
         """What these records say, in their order."""
         lessons: list[Lesson] = []
         asked: dict[int, WrittenAttributes] = {}
@@ -100,7 +100,7 @@ class LearnedItems:
                 lessons[i] = lessons[i]._replace(interest=interest, outcome=Outcome.LEARNED)
         return lessons
 
-    def take(self, records: Sequence[KeyedRecord], lessons: Sequence[Lesson]) -> Counter[Outcome]:
+    def take(self, records: Sequence[ItemRecord], lessons: Sequence[Lesson]) -> Counter[Outcome]:
         """Know from now on what these records said when they were read; how many there were of each outcome."""
         outcomes: Counter[Outcome] = Counter()
         for record, (item, interest, outcome) in zip(records, lessons, strict=True):
@@ -113,14 +113,14 @@ class LearnedItems:
                 self.interest_of[item] = interest
         return outcomes
 
-    def _is_news(self, item: str, record: KeyedRecord) -> bool:
+    def _is_news(self, item: str, record: ItemRecord) -> bool:
         """Whether no other partition holds a newer record of the item; within one, what is read later is newer."""
         if self.n_partitions == 1:
             return True
-        partition, at_ms = self._newest.get(item, (record.partition, record.timestamp))
-        if partition != record.partition and at_ms > record.timestamp:
+        partition, at_ms = self._newest.get(item, (record.partition, record.timestamp_ms))
+        if partition != record.partition and at_ms > record.timestamp_ms:
             return False
-        self._newest[item] = record.partition, record.timestamp
+        self._newest[item] = record.partition, record.timestamp_ms
         return True
 
     def _lesson(self, item: str, value: bytes | None) -> Lesson | WrittenAttributes:

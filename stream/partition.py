@@ -98,7 +98,9 @@ class Partition:
             if self.store.record is None:
                 self._empty = after
                 return
-            self.sweep_after = None if self.record.model_id == self._shared.model_id else b""
+            # A walk goes on through rebalances that leave the partition here.
+            if self.sweep_after is None and self.record.model_id != self._shared.model_id:
+                self.sweep_after = b""
             if after != self.record:
                 self.began_epoch = after.epoch > self.record.epoch
                 await self._begin(after)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from state.errors import UNREADABLE
 from state.rows import decode_header, seq_of, user_of
 from state.store import BEHIND_S_MAX
 from stream.dead_letters import PREFIX
@@ -217,7 +218,7 @@ def _user_in(record: Any) -> bytes | None:
     """Whom a dead letter is about, if that can be read: its key need not be the user."""
     try:
         return _decode_event(record.value or b"").user_id.encode()
-    except (msgspec.DecodeError, UnicodeError):
+    except (*UNREADABLE, UnicodeEncodeError):
         return None
 
 

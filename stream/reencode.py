@@ -1,7 +1,8 @@
-"""Encode changed users again and publish their embeddings, in cycles, oldest marks first.
+"""Encode changed users again and publish their embeddings, in cycles of each partition, oldest marks first.
 
 Every cycle takes all users that are dirty when it starts. However many events came, a user is encoded once: under
-overload freshness degrades and correctness does not. Encoding runs in executor threads, never on the event loop.
+overload freshness degrades and correctness does not. Partitions take turns at encoding, a batch each, in executor
+threads; each publishes for itself, so that none waits for another's broker or backlog.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from state.view import StoreView
 from stream.embedding_record import EmbeddingWriter
 from stream.encoding import EncodedUsers, encode_users
 from stream.failpoints import passing
+from stream.fatal import die
 from stream.ownership import Ownership
 from stream.partition import Partition
 from stream.transactions import Outgoing
@@ -42,40 +44,64 @@ class Reencoder:
         self._batch_users = batch_users
         self.hurry = asyncio.Event()
         self.n_batches = 0
-        # One more than are encoded: it is published meanwhile, which mostly waits.
-        self._turns = asyncio.Semaphore(encoder.n_threads + 1)
+        self._turns = asyncio.Semaphore(encoder.n_threads)
         self._threads = ThreadPoolExecutor(encoder.n_threads, "lurm-encode", encoder.use_own_stream)
 
     async def run(self) -> None:
-        """Cycle until cancelled."""
-        while True:
-            end_s = perf_counter() + self._interval_s
-            self.hurry.clear()
-            partitions = list(self._ownership.partitions.values())
-            await asyncio.gather(*map(self._cycle, partitions))
-            for partition in partitions:
+        """Follow every owned partition, until cancelled."""
+        followed: dict[Partition, asyncio.Task[None]] = {}
+        try:
+            while True:
+                owned = set(self._ownership.partitions.values())
+                for partition in owned - followed.keys():
+                    followed[partition] = asyncio.create_task(self._follow(partition))
+                for partition in followed.keys() - owned:
+                    followed.pop(partition).cancel()
+                await self._pause(self._interval_s)
+                # Whoever waits was told; whoever encodes looks again soon.
+                self.hurry.clear()
+        finally:
+            for task in followed.values():
+                task.cancel()
+
+    async def _follow(self, partition: Partition) -> None:
+        """Cycle as long as the partition is owned."""
+        try:
+            while self._owns(partition):
+                end_s = perf_counter() + self._interval_s
+                await self._cycle(partition)
                 await self._sweep_until(partition, end_s)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.hurry.wait(), max(0.0, end_s - perf_counter()))
+                await self._pause(end_s - perf_counter())
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, unless there is hurry."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.hurry.wait(), max(0.0, seconds))
+
+    def _owns(self, partition: Partition) -> bool:
+        return self._ownership.partitions.get(partition.number) is partition
 
     async def _cycle(self, partition: Partition) -> None:
         """Encode all users that are dirty now, in batches; give way as soon as a rebalance wants the partition."""
         remaining = len(partition.store.marks) if self._ownership.recovered else 0
         while remaining > 0:
-            async with self._turns, partition.encoding:
-                taken = self._take(partition)
-                if not taken:
-                    return
-                await self._publish(partition, list(taken), taken)
+            async with partition.encoding:
+                async with self._turns:
+                    taken = self._take(partition)
+                    if not taken:
+                        return
+                    encoded = await self._encode(partition, list(taken), taken)
+                await self._publish(partition, encoded, taken)
             remaining -= len(taken)
 
     def _take(self, partition: Partition) -> dict[bytes, Mark]:
-        owned = self._ownership.recovered and self._ownership.partitions.get(partition.number) is partition
+        owned = self._ownership.recovered and self._owns(partition)
         return partition.store.marks.take(self._batch_users) if owned else {}
 
-    async def _publish(self, partition: Partition, users: Sequence[bytes], taken: Mapping[bytes, Mark]) -> None:
-        """Encode and publish. Marks and caches change last: whatever a crash prevents before is repeated."""
-        encoded = await self._encode(partition, users, taken)
+    async def _publish(self, partition: Partition, encoded: EncodedUsers, taken: Mapping[bytes, Mark]) -> None:
+        """Marks and caches change last: whatever a crash prevents before is repeated."""
         passing("encode.encoded")
         await partition.publish(self._outgoing(partition, encoded))
         now_ms = self._ownership.shared.now_ms()
@@ -106,7 +132,9 @@ class Reencoder:
     async def _sweep(self, partition: Partition, after: bytes) -> None:
         users = partition.store.users_after(after, self._batch_users)
         if users:
-            await self._publish(partition, users, {})
+            async with self._turns:
+                encoded = await self._encode(partition, users, {})
+            await self._publish(partition, encoded, {})
         partition.sweep_after = users[-1] if users else None
 
     async def _encode(self, partition: Partition, users: Sequence[bytes], taken: Mapping[bytes, Mark]) -> EncodedUsers:

@@ -50,6 +50,10 @@ class TransactionalProducer:
 
     def __init__(self, kafka: Kafka, transactional_id: str, partition: int) -> None:
         self.partition = partition
+        self.id = transactional_id
+        # What the watchdog looks at: how many transactions are over, and whether one is not.
+        self.n_done = 0
+        self.in_flight = False
         self._producer = AIOKafkaProducer(
             **aiokafka_arguments(kafka),
             transactional_id=transactional_id,
@@ -92,7 +96,7 @@ class TransactionalProducer:
         Returns the offset of the last record of each topic that got any; ``cause`` names the failpoints passed.
         **Raises** whatever the broker answers; the caller ends the process.
         """
-        producer = self._producer
+        producer, self.in_flight = self._producer, True
         await producer.begin_transaction()
         sent = {topic: await self._send(topic, records, timestamp_ms) for topic, records in outputs.items() if records}
         last = {}
@@ -106,6 +110,7 @@ class TransactionalProducer:
             passing(f"{cause}.offset_sent")
         await producer.commit_transaction()
         passing(f"{cause}.committed")
+        self.n_done, self.in_flight = self.n_done + 1, False
         return last
 
     async def _send(

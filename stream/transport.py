@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer import subscription_state
 from aiokafka.errors import ConsumerStoppedError, InconsistentGroupProtocolError
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
@@ -19,6 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.auth import CredentialsT
 from faust.types.tuples import TP, ConsumerMessage
 
+import stream.fetched_records  # noqa: F401 - changes how aiokafka reads
 from stream.backlog import bytes_by_topic, bytes_of, waiting
 from stream.connection import SHORT_WAIT_MS, check_fetching
 from stream.errors import GroupMixed, SourceLost
@@ -44,25 +44,6 @@ class Fetched(NamedTuple):
     start: int
     next: int
     generation: int
-
-
-class PartitionRecords(aiokafka_fetcher.PartitionRecords):
-    """aiokafka's reader of a fetched partition, which hands records over as they were parsed.
-
-    A record has offset, timestamp, key, value and headers; aiokafka would copy each into a larger Python object, which
-    costs as much as decoding the event.
-    """
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._records_iterator  # type: ignore[no-any-return]
-
-    def _consumer_record(self, tp: Any, record: Any) -> Any:
-        del tp
-        return record
-
-
-# aiokafka's fetcher looks the class up by this name and offers no other way to choose it.
-aiokafka_fetcher.PartitionRecords = PartitionRecords
 
 
 class PartitionState(subscription_state.TopicPartitionState):

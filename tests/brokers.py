@@ -59,9 +59,12 @@ def fresh_settings(brokers: str, **sections: Any) -> Settings:
 
 
 @contextmanager
-def producer(settings: Settings, transactional_id: str | None = None) -> Iterator[KafkaProducer]:
+def producer(
+    settings: Settings, transactional_id: str | None = None, compression: str | None = None
+) -> Iterator[KafkaProducer]:
     """A plain or transactional producer, closed at the end."""
-    client = KafkaProducer(**client_arguments(settings.kafka), acks="all", transactional_id=transactional_id)
+    arguments = client_arguments(settings.kafka) | {"acks": "all", "compression_type": compression}
+    client = KafkaProducer(**arguments, transactional_id=transactional_id)
     try:
         if transactional_id is not None:
             client.init_transactions()

@@ -110,13 +110,13 @@ class Traffic:
         self._prefix = prefix
         print(f"traffic: seed={seed}")
 
-    def send(self, n: int) -> None:
+    def send(self, n: int, compression: str | None = None) -> None:
         """Send n random events, all acknowledged when this returns."""
-        self.send_these([self._event() for _ in range(n)])
+        self.send_these([self._event() for _ in range(n)], compression)
 
-    def send_these(self, events: Sequence[PlainEvent]) -> None:
+    def send_these(self, events: Sequence[PlainEvent], compression: str | None = None) -> None:
         """Send these events, all acknowledged when this returns."""
-        with producer(self.settings) as client:
+        with producer(self.settings, compression=compression) as client:
             for event in events:
                 client.send(self.settings.topics.events, value_of(event), event.user)
             client.flush()

@@ -1,14 +1,24 @@
-"""`lurm worker` in which SIGRTMIN halts the first partition in the midst of a batch, and lets it go on again."""
+"""`lurm worker` in which SIGRTMIN halts the first partition where the argument says, and lets it go on again.
+
+``apply``: in the midst of a batch; ``publish``: in the midst of a transaction of embeddings.
+"""
 
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from stream.cli import run
 from stream.partition import Partition
+from stream.transactions import TransactionalProducer
 
-apply, halted = Partition._apply, False
+PLACES: dict[str, tuple[type, str, Callable[[Any], bool]]] = {
+    "apply": (Partition, "_apply", lambda partition: partition.number == 0),
+    "publish": (TransactionalProducer, "_send", lambda producer: producer.id.endswith("-embeddings-0")),
+}
+owner, name, is_first = PLACES[sys.argv[1]]
+go_on, halted = getattr(owner, name), False
 
 
 def turn(*_: object) -> None:
@@ -17,13 +27,13 @@ def turn(*_: object) -> None:
     halted = not halted
 
 
-async def apply_if_allowed(self: Partition, *arguments: Any) -> None:
-    """Stand in for a broker that keeps one partition's transaction waiting."""
-    while halted and self.number == 0:  # noqa: ASYNC110 - a signal handler wakes no loop
+async def go_on_if_allowed(self: Any, *arguments: Any) -> Any:
+    """Stand in for a broker that keeps one partition waiting."""
+    while halted and is_first(self):  # noqa: ASYNC110 - a signal handler wakes no loop
         await asyncio.sleep(0.01)
-    await apply(self, *arguments)
+    return await go_on(self, *arguments)
 
 
-Partition._apply = apply_if_allowed  # type: ignore[method-assign]
+setattr(owner, name, go_on_if_allowed)
 signal.signal(signal.SIGRTMIN, turn)
 sys.exit(run(["worker"]))

@@ -1,9 +1,11 @@
-"""However many batches come meanwhile; of its own a few are fetched, and the rest when there is room."""
+"""However many batches come meanwhile, and whether it waits with events or with embeddings; but not for ever."""
 
 import signal
 import sys
 from pathlib import Path
 
+from state.rows import seq_of
+from stream.fatal import EXIT_FATAL
 from stream.settings import Settings
 from stream.topics import end_offsets
 from tests.workers import Changelog, Traffic, WorkerProcess, check_exact, check_published, wait_applied, wait_until
@@ -14,10 +16,11 @@ N_BATCHES, N_EVENTS = 160, 20
 RECORD_BYTES = 200
 
 
-def test_a_partition_that_waits_for_its_broker_holds_no_other_up(one_settings: Settings, tmp_path: Path) -> None:
+def test_a_partition_that_waits_with_its_events_holds_no_other_up(one_settings: Settings, tmp_path: Path) -> None:
+    """Of its own a few batches are fetched, and the rest when there is room."""
     traffic = Traffic(one_settings, seed=92)
     traffic.send(200)
-    with WorkerProcess(one_settings, tmp_path / "worker.log", [sys.executable, HALTING]) as worker:
+    with WorkerProcess(one_settings, tmp_path / "worker.log", [sys.executable, HALTING, "apply"]) as worker:
         worker.ready()
         wait_applied(one_settings, worker)
         applied_before = Changelog(one_settings).partitions[0].next_offset
@@ -38,3 +41,45 @@ def test_a_partition_that_waits_for_its_broker_holds_no_other_up(one_settings: S
         wait_applied(one_settings, worker)
         check_exact(one_settings, traffic.sent)
         check_published(one_settings)
+
+
+def test_a_partition_that_waits_with_its_embeddings_holds_no_other_up(one_settings: Settings, tmp_path: Path) -> None:
+    traffic = Traffic(one_settings, seed=93)
+    with WorkerProcess(one_settings, tmp_path / "worker.log", [sys.executable, HALTING, "publish"]) as worker:
+        worker.ready()
+        worker.signal(signal.SIGRTMIN)
+        for _ in range(3):
+            traffic.send(200)
+            wait_applied(one_settings, worker)
+            wait_until(lambda: all_published(one_settings, 1), explain=worker.output)
+        assert not all_published(one_settings, 0)
+        worker.signal(signal.SIGRTMIN)
+        wait_until(lambda: all_published(one_settings, 0), explain=worker.output)
+        check_exact(one_settings, traffic.sent)
+        check_published(one_settings)
+
+
+def test_a_transaction_that_never_ends_ends_the_worker_though_others_go_on(
+    one_settings: Settings, tmp_path: Path
+) -> None:
+    stuck = one_settings.worker.model_copy(update={"stuck_s_max": 5.0})
+    settings = one_settings.model_copy(update={"worker": stuck})
+    traffic = Traffic(settings, seed=94)
+    with WorkerProcess(settings, tmp_path / "worker.log", [sys.executable, HALTING, "publish"]) as worker:
+        worker.ready()
+        worker.signal(signal.SIGRTMIN)
+        with traffic.flowing(100):
+            assert worker.wait() == EXIT_FATAL
+        producer = f"{settings.app.id}-embeddings-0"
+        assert f"a transaction of partition 0 ({producer}) has not moved for" in worker.output()
+    with WorkerProcess(settings, tmp_path / "worker.log") as worker:
+        worker.ready()
+        wait_applied(settings, worker)
+        check_exact(settings, traffic.sent)
+        check_published(settings)
+
+
+def all_published(settings: Settings, number: int) -> bool:
+    """Whether the partition has written down that everything it applied is published."""
+    record = Changelog(settings).partitions[number]
+    return record.published == seq_of(record.epoch, record.next_offset)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from state.periods import MS_PER_DAY
+from stream.connection import admin
 from stream.new_items import NewItem, encode
 from stream.settings import Settings
 from tests.brokers import environment_of, producer
@@ -110,3 +111,25 @@ def test_a_worker_knows_the_whole_topic_before_it_counts_its_first_event(
     check_exact(settings, sent)
     assert worker.metric("lurm_unknown_items_total") == 0
     assert worker.metric("lurm_learned_items") == n
+
+
+def test_an_items_topic_may_have_many_partitions(settings: Settings, make_worker: MakeWorker, tmp_path: Path) -> None:
+    settings = with_kinds(settings, tmp_path / "kinds")
+    with admin(settings) as client:
+        client.create_partitions({settings.topics.items: 3})
+    n = 12
+    with producer(settings) as client:
+        for i in range(n):
+            value = encode(NewItem(None, i, SPACE))
+            client.send(settings.topics.items, value, f"new-{i}".encode(), partition=i % 3)
+    worker = make_worker(settings).ready()
+    learned(worker, n)
+    sent = [event for i in range(n) for event in send(settings, f"new-{i}", i)]
+    # What a running worker is told counts too, also where an item moved to another partition.
+    with producer(settings) as client:
+        client.send(settings.topics.items, encode(NewItem(None, 7, SPACE)), b"new-0", partition=2)
+        client.send(settings.topics.items, encode(NewItem(None, 7, SPACE)), b"newest", partition=1)
+    learned(worker, n + 1)
+    sent += send(settings, "new-0", 7) + send(settings, "newest", 7)
+    wait_applied(settings, worker)
+    check_exact(settings, sent)

@@ -12,8 +12,9 @@ from stream.events import Reason
 from stream.settings import Settings
 from stream.topics import MESSAGE_BYTES_MAX, message_bytes_max
 from tests.brokers import Broker, producer, read_records
+from tests.plain import PlainEvent
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
-from tests.workers import Traffic, check_exact, check_published, wait_applied
+from tests.workers import Traffic, check_exact, check_published, value_of, wait_applied
 
 NOW_MS = int(time.time() * 1000)
 
@@ -63,6 +64,33 @@ def test_poison_events_go_to_the_dead_letters_and_stop_nobody(settings: Settings
         assert worker.metric("lurm_rejections_total", reason=reason.value) == expected
     outcomes = {name: worker.metric("lurm_events_total", outcome=name) for name in ("received", "applied", "rejected")}
     assert outcomes["received"] == outcomes["applied"] + outcomes["rejected"]
+
+
+class Latin1(str):
+    """A header's name as a client writes it that does not care about UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return super().encode("latin-1")
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_events_with_a_header_that_is_no_utf_8_are_counted_or_rejected_like_others(
+    settings: Settings, make_worker: MakeWorker, compression: str | None
+) -> None:
+    traffic, worker = Traffic(settings, seed=54), make_worker(settings).ready()
+    event = PlainEvent(b"user-1", 3, NOW_MS)
+    with producer(settings, compression=compression) as client:
+        for value in (value_of(event), b"{", value_of(event)):
+            client.send(settings.topics.events, value, b"user-1", headers=[(Latin1("caf\u00e9"), b"7"), ("plain", b"")])
+    traffic.sent += [event, event]
+    traffic.send(40)
+    wait_applied(settings, worker)
+    (letter,) = read_records(settings, settings.topics.dead_letters, range(settings.topics.partitions))
+    assert (letter.key, letter.value, *letter.headers[:2]) == (b"user-1", b"{", ("caf\ufffd", b"7"), ("plain", b""))
+    check_exact(settings, traffic.sent, n_rejected=1)
+    check_published(settings)
 
 
 @pytest.mark.kafka

@@ -1,0 +1,91 @@
+"""How aiokafka reads what it fetched, changed for all consumers of the process: sooner, and whatever the bytes are.
+
+aiokafka's fetcher looks both classes up by their names and offers no other way to choose them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+
+# A batch starts with its first offset, 8 bytes, and the length of what comes after these 12.
+_LENGTH = slice(8, 12)
+_LENGTH_END = 12
+
+
+class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+    """Hands records over as they were parsed.
+
+    A record has offset, timestamp, key, value and headers, and no topic or partition; aiokafka would copy each into a
+    larger Python object, which costs as much as decoding the event.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._records_iterator  # type: ignore[no-any-return]
+
+    def _consumer_record(self, tp: Any, record: Any) -> Any:
+        del tp
+        return record
+
+
+class Batches:
+    """The batches of a fetched partition, each with the bytes it was read from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._records = MemoryRecords(data)
+        self._rest = memoryview(data)
+        self.has_next = self._records.has_next
+        self.size_in_bytes = self._records.size_in_bytes
+
+    def next_batch(self) -> "Batch":
+        """The next one; there must be one."""
+        size = _LENGTH_END + int.from_bytes(self._rest[_LENGTH], "big")
+        raw, self._rest = self._rest[:size], self._rest[size:]
+        return Batch(self._records.next_batch(), raw)
+
+
+class Batch:
+    """A batch whose records can be read though the name of a header is no UTF-8, which Kafka lets a producer write.
+
+    aiokafka would fail at that record, and at every fetch of it again.
+    """
+
+    def __init__(self, batch: Any, raw: memoryview) -> None:
+        self._batch = batch
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            return iter(list(self._batch))
+        except UnicodeDecodeError:
+            return iter(_LenientBatch(self._raw))
+
+
+class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # it is final, and there is no other parser
+    """Reads what is no UTF-8 of a header's name as U+FFFD; slow, for the rare batch."""
+
+    def __iter__(self) -> "_LenientBatch":
+        super().__iter__()
+        self._buffer: bytearray = _Lenient(self._buffer)
+        return self
+
+
+class _Lenient(bytearray):
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        return _Lenient(found) if isinstance(place, slice) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
+        return super().decode(encoding, errors)
+
+
+fetcher.PartitionRecords = PartitionRecords
+fetcher.MemoryRecords = Batches
