@@ -40,7 +40,7 @@ from stream.ownership import Ownership
 from stream.partition import Names, Pipeline
 from stream.reencode import Reencoder
 from stream.settings import Settings
-from stream.source import Source, ask_source
+from stream.source import Source, ask, first_offsets, read_source
 from stream.topics import message_bytes_max
 from stream.transport import credentials
 from stream.watchdog import Progress, Watchdog
@@ -267,7 +267,10 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], it
     async def source() -> Source:
         # No event is counted before its item can be known.
         await items.caught_up()
-        return await ask_source(settings)
+        return await ask(read_source, settings)
+
+    async def first() -> dict[int, int]:
+        return await ask(first_offsets, settings)
 
     shared = Pipeline(
         names=Names(
@@ -279,6 +282,7 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], it
             group=settings.app.id,
         ),
         source=source,
+        first_offsets=first,
         decoder=EventDecoder(bundle.codebook, events.weights, limits, items.learned.interest_of),
         scales=scales,
         empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),

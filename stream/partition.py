@@ -53,6 +53,7 @@ class Pipeline:
 
     names: Names
     source: Callable[[], Awaitable[Source]]
+    first_offsets: Callable[[], Awaitable[Mapping[int, int]]]
     decoder: EventDecoder
     scales: tuple[Scale, ...]
     empty_record: PartitionRecord
@@ -84,10 +85,14 @@ class Partition:
         self._last_commit = shared.metrics.last_commit.labels(str(self.number))
         self._last_commit.set(shared.now_ms() / 1000)
 
-    async def activate(self, source: Source, is_current: Callable[[], bool]) -> None:
+    def begins(self, source: Source) -> bool:
+        """Whether nothing of this source was read yet, as far as is recovered."""
+        return self.store.record is None or source.epoch > self.record.epoch
+
+    async def activate(self, source: Source, first_offset: int, is_current: Callable[[], bool]) -> None:
         """Recovery is complete: check what was recovered and which topic is read from now on.
 
-        When the model is another, a walk over everybody begins.
+        Who begins with it does so at its ``first_offset``. When the model is another, a walk over everybody begins.
         """
         async with self._order:
             if not is_current():
@@ -95,6 +100,8 @@ class Partition:
             self.store.marks.sort()
             self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
             after = source.continued(self.record, self.number)
+            if self.begins(source):
+                after = msgspec.structs.replace(after, next_offset=first_offset)
             if self.store.record is None:
                 self._empty = after
                 return
@@ -126,7 +133,7 @@ class Partition:
 
     @property
     def next_offset(self) -> int:
-        """The source offset to read next: 0 for a partition that never applied anything."""
+        """The source offset to read next."""
         return self.record.next_offset
 
     async def apply(

@@ -5,8 +5,9 @@ Invariant: what was counted and what is read next belong together, or the worker
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,9 +15,10 @@ from state.record import PartitionRecord
 from stream.errors import BrokerUnavailable, ConfigInvalid, SourceLost
 from stream.fatal import die
 from stream.settings import Settings
-from stream.topics import topic_id
+from stream.topics import offset_ranges, topic_id
 
 logger = logging.getLogger("lurm")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Source:
     epoch: int
 
     def continued(self, record: PartitionRecord, partition: int) -> PartitionRecord:
-        """The record to go on with on this source: a higher epoch begins at offset 0 of another topic.
+        """The record to go on with on this source: a higher epoch begins with another topic.
 
         **Raises** `SourceLost` when the topic is another one, `ConfigInvalid` when the epoch does not fit.
         """
@@ -64,16 +66,24 @@ def read_source(settings: Settings) -> Source:
     return Source(topics.events, found, topics.epoch)
 
 
-async def ask_source(settings: Settings) -> Source:
-    """As `read_source`, beside a running event loop; a broker that does not answer ends the worker (I8)."""
+def first_offsets(settings: Settings) -> dict[int, int]:
+    """The first offset of each source partition. **Raises** `BrokerUnavailable`."""
+    return {number: first for number, (first, _) in offset_ranges(settings, settings.topics.events).items()}
+
+
+async def ask(question: Callable[[Settings], T], settings: Settings) -> T:
+    """Ask the broker beside a running event loop; one that does not answer ends the worker (I8)."""
     try:
-        return await asyncio.to_thread(read_source, settings)
+        return await asyncio.to_thread(question, settings)
     except BrokerUnavailable as error:
         die(str(error))
 
 
 class Position(NamedTuple):
-    """Where a partition wants to go on, and what there is: all are offsets, ``committed`` that of the group."""
+    """Where a partition wants to go on, and what there is: all are offsets, ``committed`` that of the group.
+
+    One that is not ``begun`` never had a record, and begins with whatever there is.
+    """
 
     topic: str
     partition: int
@@ -81,6 +91,7 @@ class Position(NamedTuple):
     first: int
     end: int
     committed: int = 0
+    begun: bool = True
 
 
 def n_lost(at: Position, epoch: int, *, accept_loss: bool) -> int:
@@ -94,12 +105,12 @@ def n_lost(at: Position, epoch: int, *, accept_loss: bool) -> int:
             f"the source topic is shorter than what was applied; was it recreated? {facts} end={at.end}; "
             f"{_go_on(epoch)}"
         )
-    if at.committed > at.wanted:
+    if at.committed > (at.wanted if at.begun else 0):
         raise SourceLost(
             f"the changelog is behind the group's offset; was it deleted? {facts} committed={at.committed}; "
             "reset the group's offsets to build the state again"
         )
-    if not 0 < at.wanted < at.first:
+    if not at.begun or at.wanted >= at.first:
         return 0
     if not accept_loss:
         raise SourceLost(

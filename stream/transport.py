@@ -18,7 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.auth import CredentialsT
 from faust.types.tuples import TP, ConsumerMessage
 
-import stream.fetched_records  # noqa: F401 - changes how aiokafka reads
+import stream.fetcher  # noqa: F401 - changes how aiokafka reads
 from stream.backlog import bytes_by_topic, bytes_of, waiting
 from stream.connection import SHORT_WAIT_MS, check_fetching
 from stream.errors import GroupMixed, SourceLost
@@ -247,7 +247,8 @@ class Consumer(driver.Consumer):
         committed = {tp: self._committed_offset.get(tp) for tp, each in sources.items() if not each.began_epoch}
         wanted = {tp: each.next_offset for tp, each in sources.items()}
         try:
-            positions = await self._checked(wanted, committed)
+            new = {tp for tp, each in sources.items() if each.store.record is None}
+            positions = await self._checked(wanted, committed, new)
         except SourceLost as error:
             if await self.app.ownership.is_overtaken():
                 die("another worker has gone on with a partition while this one recovered it")
@@ -262,7 +263,7 @@ class Consumer(driver.Consumer):
             if self._is_source(tp) and partition is not None:
                 source = await self.app.ownership.shared.source()
                 source.continued(partition.record, tp.partition)
-                positions = await self._checked(positions, {})
+                positions = await self._checked(positions, {}, set())
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
         if tp not in self._expected:
@@ -275,15 +276,17 @@ class Consumer(driver.Consumer):
         await super().seek_wait(positions)
         self._expected.update({ensure_TP(tp): offset for tp, offset in positions.items()})
 
-    async def _checked(self, wanted: Mapping[TP, int], committed: Mapping[TP, int | None]) -> dict[TP, int]:
-        """Where to go on in each source partition. **Raises** `SourceLost`."""
+    async def _checked(
+        self, wanted: Mapping[TP, int], committed: Mapping[TP, int | None], new: set[TP]
+    ) -> dict[TP, int]:
+        """Where to go on in each source partition, ``new`` ones never having begun. **Raises** `SourceLost`."""
         first = await self.earliest_offsets(*wanted) if wanted else {}
         end = await self.highwaters(*wanted) if wanted else {}
         shared, epoch = self.app.ownership.shared, self.app.epoch
         positions = {}
         for tp, offset in wanted.items():
             limits = (first.get(tp) or 0, end.get(tp) or 0)
-            at = Position(tp.topic, tp.partition, offset, *limits, committed.get(tp) or 0)
+            at = Position(tp.topic, tp.partition, offset, *limits, committed.get(tp) or 0, tp not in new)
             shared.metrics.lost.inc(n_lost(at, epoch, accept_loss=self.app.accept_data_loss))
             positions[tp] = max(offset, at.first)
         return positions

@@ -62,6 +62,32 @@ def test_they_stop_a_worker_that_runs_and_is_behind(one_settings: Settings, make
     check_published(one_settings)
 
 
+def test_a_worker_begins_with_what_retention_left_and_misses_what_it_deletes_from_then_on(
+    one_settings: Settings, make_worker: MakeWorker
+) -> None:
+    """Also where a partition had nothing to read but what it wrote down when it began."""
+    lose_some(Traffic(one_settings, seed=19))
+    worker = make_worker(one_settings).ready()
+    begun = end_offsets(one_settings, one_settings.topics.events)
+
+    def is_noted() -> bool:
+        return {number: each.next_offset for number, each in Changelog(one_settings).partitions.items()} == begun
+
+    wait_until(is_noted, explain=worker.output)
+    assert all(begun.values())
+    assert worker.terminate() == 0
+    n_lost = lose_some(Traffic(one_settings, seed=20))
+    assert "retention deleted unread events" in refusal(worker, 1)
+
+    worker = make_worker(accepting(one_settings)).ready()
+    wait_until(lambda: worker.metric("lurm_lost_events_total") == n_lost)
+    traffic = Traffic(one_settings, seed=21)
+    traffic.send(100)
+    wait_applied(one_settings, worker)
+    check_exact(one_settings, traffic.sent)
+    check_published(one_settings)
+
+
 def read_before(traffic: Traffic, changelog: Changelog) -> list[PlainEvent]:
     """The events before the offsets that the partitions have reached."""
     sent: dict[int, list[PlainEvent]] = {}

@@ -29,6 +29,7 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
     shared = Pipeline(
         names=Names(*("events", "changelog", "dead-letters", "embeddings", "control", "app")),
         source=source,
+        first_offsets=first_offsets,
         decoder=EventDecoder(codebook, {}, Limits(1000, 0, 0)),
         scales=parse_scales("day"),
         empty_record=PartitionRecord("space", "day"),
@@ -38,6 +39,10 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
         now_ms=lambda: 0,
     )
     return Ownership(folder, StoreResources(StoreOptions()), Kafka(brokers="nobody:1"), shared)
+
+
+async def first_offsets() -> dict[int, int]:
+    return {}
 
 
 def test_an_assignment_is_ready_once_it_is_recovered(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def test_an_epoch_that_does_not_fit_is_misuse(epoch: int, message: str) -> None:
     [
         (Position("events", 0, wanted=70, first=0, end=69), "shorter than what was applied.*LURM_TOPICS__EPOCH=4"),
         (Position("events", 0, wanted=0, first=0, end=90, committed=70), "the changelog is behind the group's offset"),
+        (Position("events", 0, 75, 75, 90, committed=70, begun=False), "the changelog is behind the group's offset"),
+        (Position("events", 0, wanted=0, first=1, end=90), "retention deleted unread events"),
         (Position("events", 0, wanted=70, first=71, end=90), "retention deleted unread events"),
     ],
 )
@@ -45,5 +47,5 @@ def test_what_contradicts_the_state_is_never_skipped(at: Position, message: str)
 
 def test_accepted_loss_is_counted_and_a_first_start_loses_nothing() -> None:
     assert n_lost(Position("events", 0, wanted=70, first=75, end=90), 0, accept_loss=True) == 5
-    assert n_lost(Position("events", 0, wanted=0, first=75, end=90), 0, accept_loss=False) == 0
+    assert n_lost(Position("events", 0, wanted=75, first=76, end=90, begun=False), 0, accept_loss=False) == 0
     assert n_lost(Position("events", 0, wanted=90, first=0, end=90, committed=90), 0, accept_loss=False) == 0

@@ -1,8 +1,9 @@
-"""How aiokafka reads what it fetched, changed for all consumers of the process: sooner, and whatever the bytes are.
+"""aiokafka's fetcher, for all consumers of the process: it reads sooner and whatever the bytes are, and it ends.
 
-aiokafka's fetcher looks both classes up by their names and offers no other way to choose them.
+aiokafka looks its classes up by their names and offers no other way to choose them.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,5 +88,20 @@ class _Lenient(bytearray):
         return super().decode(encoding, errors)
 
 
+_close = fetcher.Fetcher.close
+
+
+async def _cancel_and_close(self: Any) -> None:
+    """aiokafka waits for the fetches it cancels, and would end as one that waited to try again does: cancelled."""
+    for fetches in ({self._fetch_task}, self._pending_tasks):
+        for fetch in fetches:
+            fetch.cancel()
+        if fetches:
+            await asyncio.wait(set(fetches))
+    self._pending_tasks.clear()
+    await _close(self)
+
+
+fetcher.Fetcher.close = _cancel_and_close
 fetcher.PartitionRecords = PartitionRecords
 fetcher.MemoryRecords = Batches
