@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from rocksdict import AccessType, Rdict, SstFileWriter
 
-from state.errors import FormatUnknown, StateError, StoreUnavailable
+from state.errors import UNREADABLE, FormatUnknown, StateError, StoreUnavailable
 from state.options import MARKS, META, ROWS, StoreResources, open_database
 from state.record import decode_record
 from state.rows import RECORD_KEY
@@ -94,7 +94,7 @@ def load(folder: Path) -> Manifest:
                 raise SnapshotUnusable(f"a file of the snapshot is damaged: file={folder / name}")
     except OSError as error:
         raise SnapshotUnusable(f"the snapshot is incomplete: {error.strerror} file={error.filename}") from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise SnapshotUnusable(f"the snapshot's manifest cannot be read: {error} path={folder / MANIFEST}") from error
     return manifest
 

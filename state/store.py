@@ -246,7 +246,7 @@ class BagStore:
             raise StoreUnavailable(self._failed)
 
     def _read_marks(self) -> DirtyMarks:
-        applied = -1 if self.record is None else seq_of(self.record.epoch, self.record.next_offset)
+        applied = -1 if self.record is None else seq_of(self.record.epoch, self.record.next_offset) - 1
         return DirtyMarks(scan(self._marks_db.iter()), max(applied, self._replayed_seq))
 
     def _check_format(self) -> None:

@@ -284,9 +284,9 @@ def _listening(addresses: list[str], timeout_s: float) -> tuple[str, int]:
         place = (host.strip("[]"), int(port))
         try:
             socket.create_connection(place, timeout_s).close()
-        except OSError:
+        except (OSError, UnicodeError) as error:
             if i == len(addresses):
-                raise
+                raise OSError(str(error)) from error
         else:
             return place
     raise AssertionError("there is an address")

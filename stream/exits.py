@@ -23,10 +23,12 @@ class ExitLog(logging.Handler):
         super().__init__(logging.CRITICAL)
         self._file = file
         self.counts = dict.fromkeys(ENDINGS, 0)
-        with suppress(OSError, ValueError):
+        # A file that cannot be read, or is no such file, counts nothing; one of another version what it knows.
+        with suppress(OSError, ValueError, AttributeError, TypeError):
             found = json.loads(file.read_text())
-            self.counts |= {how: int(found["counts"][how]) for how in ENDINGS}
-            self.counts["killed"] += bool(found["running"])
+            counts = found.get("counts", {})
+            self.counts |= {how: int(counts.get(how, 0)) for how in ENDINGS}
+            self.counts["killed"] += bool(found.get("running"))
         self._write(running=True)
 
     def emit(self, record: logging.LogRecord) -> None:

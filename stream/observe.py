@@ -46,8 +46,10 @@ class Observer:
             lag = max(0, end - partition.next_offset)
             self.behind = self.behind or lag > 0
             self._metrics.lag.labels(str(number)).set(lag)
-            behind_s = now_s - partition.newest_applied_ms / 1000 if lag and partition.newest_applied_ms else 0.0
-            self._metrics.lag_s.labels(str(number)).set(max(0.0, behind_s))
+            if not lag:
+                self._metrics.lag_s.labels(str(number)).set(0)
+            elif partition.newest_applied_ms:
+                self._metrics.lag_s.labels(str(number)).set(max(0.0, now_s - partition.newest_applied_ms / 1000))
 
     def _observe_ledger(self) -> None:
         if not self._ownership.recovered:

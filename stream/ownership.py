@@ -118,7 +118,7 @@ class Ownership:
             source.refuse_successor(self._source_id)
             self._source_id = source.topic_id
             partitions = list(self.partitions.values()) if is_current() else []
-            some_begin = any(partition.begins(source) for partition in partitions)
+            some_begin = any(source.begins(partition.store.record) for partition in partitions)
             first = await self.shared.first_offsets() if some_begin else {}
             await asyncio.gather(*(each.activate(source, first.get(each.number, 0), is_current) for each in partitions))
         if not is_current():

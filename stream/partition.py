@@ -85,10 +85,6 @@ class Partition:
         self._last_commit = shared.metrics.last_commit.labels(str(self.number))
         self._last_commit.set(shared.now_ms() / 1000)
 
-    def begins(self, source: Source) -> bool:
-        """Whether nothing of this source was read yet, as far as is recovered."""
-        return self.store.record is None or source.epoch > self.record.epoch
-
     async def activate(self, source: Source, first_offset: int, is_current: Callable[[], bool]) -> None:
         """Recovery is complete: check what was recovered and which topic is read from now on.
 
@@ -100,7 +96,7 @@ class Partition:
             self.store.marks.sort()
             self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
             after = source.continued(self.record, self.number)
-            if self.begins(source):
+            if source.begins(self.store.record):
                 after = msgspec.structs.replace(after, next_offset=first_offset)
             if self.store.record is None:
                 self._empty = after

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from state.periods import format_scales, parse_scales
 from state.rows import EPOCH_MAX
@@ -19,13 +19,14 @@ from stream import failpoints
 from stream.errors import ConfigInvalid
 
 ENV_PREFIX = "LURM_"
+_BYTES_MAX = 1 << 44
 Weight = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Section(BaseModel):
     """A section of the settings: frozen, and it refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class App(Section):
@@ -58,18 +59,30 @@ class Kafka(Section):
     oauth_token_file: Path | None = Field(
         None, description="file that holds the token of OAUTHBEARER; read again at every connection"
     )
-    start_deadline_s: float = Field(30.0, gt=0, description="how long to wait for a broker that does not answer")
+    start_deadline_s: float = Field(
+        30.0, gt=0, le=86_400, description="how long to wait for a broker that does not answer"
+    )
     session_timeout_s: float = Field(15.0, ge=1, le=30, description="a silent worker loses its partitions after this")
-    rebalance_timeout_s: float = Field(60.0, ge=5, description="how long a rebalance waits for a worker to hand over")
-    request_timeout_s: float = Field(40.0, ge=5, description="deadline of one request; longer than the session timeout")
+    rebalance_timeout_s: float = Field(
+        60.0, ge=5, le=3_600, description="how long a rebalance waits for a worker to hand over"
+    )
+    request_timeout_s: float = Field(
+        40.0, ge=5, le=3_600, description="deadline of one request; longer than the session timeout"
+    )
     transaction_timeout_s: float = Field(30.0, ge=2, le=900, description="the broker aborts a transaction after this")
     fetch_bytes: int = Field(
-        4 << 20, ge=1 << 16, description="bytes fetched at most per partition and request, as sent; one is held ahead"
+        4 << 20,
+        ge=1 << 16,
+        lt=1 << 31,
+        description="bytes fetched at most per partition and request, as sent; one is held ahead",
     )
     buffer_bytes: int = Field(
-        128 << 20, ge=1 << 20, description="memory of fetched records; half for events, half for the changelog"
+        128 << 20,
+        ge=1 << 20,
+        le=_BYTES_MAX,
+        description="memory of fetched records; half for events, half for the changelog",
     )
-    poll_events: int = Field(20_000, ge=1, description="events at most in one batch")
+    poll_events: int = Field(20_000, ge=1, le=10_000_000, description="events at most in one batch")
     data_loss: Literal["stop", "accept"] = Field(
         "stop", description="when the source no longer holds unread events: stop, or log, count and go on"
     )
@@ -139,15 +152,22 @@ class State(Section):
     cache_bytes: int = Field(
         256 << 20,
         ge=8 << 20,
+        le=_BYTES_MAX,
         description="RocksDB block cache, of all partitions; soft: what a read pins may exceed it",
     )
     memtable_bytes: int = Field(
-        128 << 20, ge=8 << 20, description="RocksDB memtables of all partitions; soft: flushed early, never stalled"
+        128 << 20,
+        ge=8 << 20,
+        le=_BYTES_MAX,
+        description="RocksDB memtables of all partitions; soft: flushed early, never stalled",
     )
     marks_bytes: int = Field(
-        256 << 20, ge=1 << 20, description="memory of dirty marks; beyond it events wait until encoding has caught up"
+        256 << 20,
+        ge=1 << 20,
+        le=_BYTES_MAX,
+        description="memory of dirty marks; beyond it events wait until encoding has caught up",
     )
-    open_files_max: int = Field(512, ge=32, description="open files at most per partition")
+    open_files_max: int = Field(512, ge=32, le=1 << 20, description="open files at most per partition")
     standbys: int = Field(0, ge=0, le=5, description="other workers that keep a copy of each partition")
 
     @field_validator("scales")
@@ -192,7 +212,9 @@ class Worker(Section):
 
     instance: str = Field("", max_length=200, description="static member id; keep it across restarts, one per worker")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe line logged")
-    stuck_s_max: float = Field(60.0, ge=5, description="the watchdog ends a worker without progress for this long")
+    stuck_s_max: float = Field(
+        60.0, ge=5, le=86_400, description="the watchdog ends a worker without progress for this long"
+    )
 
 
 class Settings(Section):
@@ -273,6 +295,10 @@ def validated(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigInvalid(
             f"setting {where}: {_lower_first(first['msg'])}{more}; `lurm settings` lists every setting"
+        ) from error
+    except SettingsError as error:
+        raise ConfigInvalid(
+            f"{_lower_first(str(error))}: {error.__cause__}; `lurm settings` lists every setting"
         ) from error
 
 

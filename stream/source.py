@@ -29,6 +29,10 @@ class Source:
     topic_id: str
     epoch: int
 
+    def begins(self, record: PartitionRecord | None) -> bool:
+        """Whether a partition with this record has read nothing of this source."""
+        return record is None or self.epoch > record.epoch
+
     def continued(self, record: PartitionRecord, partition: int) -> PartitionRecord:
         """The record to go on with on this source: a higher epoch begins with another topic.
 

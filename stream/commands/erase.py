@@ -4,8 +4,8 @@ import click
 import msgspec
 
 from stream.commands.progress import progress_bar
+from stream.commands.user_id import refuse_bad_id
 from stream.errors import LurmError
-from stream.events import ID_BYTES_MAX
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -35,7 +35,7 @@ def erase(settings: Settings, user: str, timeout_s: float, *, skip_events: bool)
     time, or when the topics, read again, still show the user. It can be run again: what is gone stays gone. Events
     sent later are a new life.
     """
-    _refuse_bad_id(user)
+    refuse_bad_id(user)
     from stream.erasure_request import request, wait_for_answers, wait_for_checks  # noqa: PLC0415 - --help needs no Kafka client
     from stream.receipt import Removed, make_receipt  # noqa: PLC0415
 
@@ -54,12 +54,3 @@ def erase(settings: Settings, user: str, timeout_s: float, *, skip_events: bool)
             f"the user is still there: rows={receipt.verified.rows} embeddings={receipt.verified.embeddings} "
             f"stores={receipt.verified.stores}; the receipt says where, please report it"
         )
-
-
-def _refuse_bad_id(user: str) -> None:
-    try:
-        n_bytes = len(user.encode())
-    except UnicodeEncodeError as error:
-        raise click.UsageError("a user id is valid UTF-8") from error
-    if not 1 <= n_bytes <= ID_BYTES_MAX or "\0" in user:
-        raise click.UsageError(f"a user id has 1 to {ID_BYTES_MAX} bytes and no NUL: bytes={n_bytes}")

@@ -9,6 +9,7 @@ import msgspec
 
 from stream.bag_report import period_bags
 from stream.commands.progress import progress_bar
+from stream.commands.user_id import refuse_bad_id
 from stream.embedding_record import Embedding
 from stream.errors import LurmError
 from stream.interest_names import top_items
@@ -45,6 +46,7 @@ def inspect(settings: Settings, user: str | None, *, as_json: bool, ledger: bool
     if user is None:
         _show_ledger(settings, as_json=as_json, source=source)
     else:
+        refuse_bad_id(user)
         _show_user(settings, user, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ aiokafka rather than kafka-python, because it builds batches in C and so is many
 
 import asyncio
 import gzip
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -68,10 +69,19 @@ class _Time(msgspec.Struct):
     ts: int
 
 
+def _refuse_nan(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no rate")
+    return value
+
+
 @click.command(epilog=EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Events per second. [default: as fast as it goes]"
+    "--rate",
+    type=click.FloatRange(0, 1e9, min_open=True),
+    callback=_refuse_nan,
+    help="Events per second. [default: as fast as it goes]",
 )
 @click.option("--max", "n_max", type=click.IntRange(1), help="Send this many events at most.")
 @reading_options

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stream.commands.progress import progress_bar
-from stream.errors import BundleMismatch, ConfigInvalid
+from stream.errors import BundleMismatch, ConfigInvalid, LurmError
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ def snapshot(settings: Settings, out: Path, partition: int | None) -> None:
     changelog_id = _changelog_id(settings)
     for number, path in found.items():
         origin = Origin(settings.app.id, number, settings.changelog_topic, changelog_id)
-        with progress_bar(f"partition {number}") as progress:
-            made = take(path, out / path.name, origin, StoreResources(StoreOptions()), progress)
+        try:
+            with progress_bar(f"partition {number}") as progress:
+                made = take(path, out / path.name, origin, StoreResources(StoreOptions()), progress)
+        except OSError as error:
+            raise LurmError(f"cannot write the snapshot: {error.strerror} path={error.filename or out}") from error
         click.echo(f"partition {number}: rows={made.rows} marks={made.marks} changelog_offset={made.changelog_offset}")
 
 
@@ -89,8 +92,9 @@ def _folder(settings: Settings) -> Path:
 
 
 def _partitions(folder: Path, wanted: int | None) -> Mapping[int, Path]:
-    names = {int(path.name.removeprefix("partition-")): path for path in folder.glob("partition-*") if path.is_dir()}
-    found = {number: path for number, path in sorted(names.items()) if wanted in (None, number)}
+    paths = {path.name.removeprefix("partition-"): path for path in folder.glob("partition-*") if path.is_dir()}
+    numbers = sorted(int(number) for number in paths if number.isdecimal())
+    found = {number: paths[str(number)] for number in numbers if wanted in (None, number)}
     if not found:
         what = "no partition" if wanted is None else f"no partition {wanted}"
         raise ConfigInvalid(f"there is {what} here: path={folder}")

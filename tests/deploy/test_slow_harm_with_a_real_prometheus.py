@@ -49,7 +49,9 @@ def rules_for(disk: Path) -> Replacements:
     )
 
 
-def test_a_standby_that_cannot_keep_up_is_told(running: Scene) -> None:
+@pytest.mark.kafka
+def test_a_standby_that_cannot_keep_up_is_told(running: Scene, kafka_broker: Broker) -> None:
+    assert running.broker is kafka_broker, "the embedded one would keep the standby in the group for ever"
     other = beside(running.settings, "b")
     copies = f'lurm_partitions{{role="standby",instance="127.0.0.1:{other.metrics.port}"}}'
     kafka = other.kafka.model_copy(update={"poll_events": 20})

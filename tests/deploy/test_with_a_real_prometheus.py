@@ -16,6 +16,7 @@ from stream.commands import metrics as metrics_page
 from stream.embedded_broker import free_ports
 from stream.lag import LagMetrics
 from stream.metrics import LABEL_VALUES, WorkerMetrics
+from stream.settings import Worker
 from tests.brokers import Broker
 from tests.conftest import KINDS
 from tests.deploy.kafka_tools import write_tools
@@ -131,7 +132,8 @@ def test_a_worker_with_another_model_mixes_them(running: Scene) -> None:
     other = second(running.settings)
     model = other.model.model_copy(update={"bundle": running.folder / "other"})
     metrics = other.metrics.model_copy(update={"port": free_ports(1)[0]})
-    other = other.model_copy(update={"model": model, "metrics": metrics})
+    # Without a name of its own it leaves at once.
+    other = other.model_copy(update={"model": model, "metrics": metrics, "worker": Worker()})
     with WorkerProcess(other, running.folder / "other.log") as worker:
         worker.ready()
         running.scrape(running.settings, other)

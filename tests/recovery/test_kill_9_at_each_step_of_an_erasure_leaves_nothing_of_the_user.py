@@ -1,3 +1,5 @@
+import pytest
+
 from stream.erasure_request import Request, request
 from stream.failpoints import STEPS
 from tests.brokers import Broker
@@ -9,11 +11,12 @@ from tests.workers import Traffic, wait_applied
 STEPS_OF_AN_ERASURE = [step for step in STEPS if step.startswith("erase")]
 
 
+@pytest.mark.kafka
 def test_kill_9_at_each_step_of_an_erasure_leaves_nothing_of_the_user(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
     # One partition, so that the first step of each run is that of the oldest erasure not committed yet.
-    settings = settings_on(one_broker.brokers, partitions=1)
+    settings = settings_on(kafka_broker.brokers, partitions=1)
     traffic, worker = Traffic(settings, seed=62), make_worker(settings)
     traffic.send(200)
     traffic.send_these([*life("ann", 5), *life("bob", 5)])

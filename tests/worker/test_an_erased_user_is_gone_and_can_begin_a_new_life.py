@@ -64,6 +64,8 @@ def test_a_receipt_names_what_cannot_be_deleted_and_an_unknown_user_leaves_zeros
         client.send(topic, b"{", b"ann")
         client.send(topic, b'{"user_id":"ann","item_id":"item-1","ts":1}', b"bob")
         client.send(topic, b"{", b"bob")
+        # Nested deeper than can be read: it says nothing of anybody, and must not keep anybody from being erased.
+        client.send(topic, b'{"user_id":"ann","x":%b}' % (b"[" * 1000 + b"]" * 1000), b"bob")
         client.flush()
     worker = make_worker(one_settings).ready()
     wait_applied(one_settings, worker)

@@ -121,6 +121,15 @@ def test_a_reopened_store_keeps_its_marks_and_frees_its_lock(tmp_path: Path, res
         assert len(store.marks) == 0
 
 
+def test_a_reopened_store_drops_marks_that_turn_out_to_be_published(tmp_path: Path, resources: StoreResources) -> None:
+    path, mark = tmp_path / "partition-0", Mark(1, 1, 1000, 10)
+    with BagStoreAt(path, resources) as store:
+        store.apply(Changes([row(b"ann", 10, 1)], record(2), 7, store.marks.add([b"ann"], columns(mark))))
+    with BagStoreAt(path, resources) as store:
+        store.replay([(RECORD_KEY, encode_record(record(2, published=2)), 1000)], 8)
+        assert len(store.marks) == 0
+
+
 def test_the_lock_is_freed_although_rows_were_read(tmp_path: Path, resources: StoreResources) -> None:
     for _ in range(3):
         with BagStoreAt(tmp_path / "partition-0", resources) as store:

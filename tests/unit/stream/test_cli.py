@@ -73,6 +73,9 @@ def test_the_console_script_is_installed_and_knows_its_version() -> None:
         ["erase", "\udcff"],
         ["erase", "é" * 129],
         ["erase", "ann", "--timeout", "0"],
+        ["inspect", "\udcff"],
+        ["produce", "events.jsonl", "--rate", "nan"],
+        ["produce", "events.jsonl", "--rate", "inf"],
     ],
 )
 def test_misuse_is_one_line_and_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

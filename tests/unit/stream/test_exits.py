@@ -47,8 +47,15 @@ def test_each_ending_is_counted_once_under_its_name(how: str, exit_code: int, tm
     assert ExitLog(file).counts == dict.fromkeys(ENDINGS, 0) | {how: 2}
 
 
-def test_a_file_that_says_nothing_is_begun_anew(tmp_path: Path) -> None:
+def test_a_file_of_another_version_counts_what_is_known_here(tmp_path: Path) -> None:
     file = tmp_path / "exits.json"
-    file.write_text("{")
+    file.write_text('{"running": false, "counts": {"stopped": 3, "vanished": 4}}')
+    assert ExitLog(file).counts == dict.fromkeys(ENDINGS, 0) | {"stopped": 3}
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"running": false, "counts": null}'])
+def test_a_file_that_says_nothing_is_begun_anew(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "exits.json"
+    file.write_text(text)
     assert ExitLog(file).counts == dict.fromkeys(ENDINGS, 0)
     assert json.loads(file.read_text())["running"] is True

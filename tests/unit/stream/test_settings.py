@@ -45,6 +45,10 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
         (f"{LOGIN}sasl_mechanism = 'PLAIN'\nsasl_username = 'ann'", "kafka.sasl_password is wanted with"),
         (f"{LOGIN}sasl_mechanism = 'OAUTHBEARER'", "kafka.oauth_token_file is wanted with"),
         (f"{LOGIN}sasl_mechanism = 'OAUTHBEARER'\noauth_token_file = 'f'\nsasl_password = 'x'", "sasl_password has no"),
+        ("[kafka]\nstart_deadline_s = inf", "setting kafka.start_deadline_s.*finite"),
+        ("[kafka]\nfetch_bytes = 2_147_483_648", "setting kafka.fetch_bytes"),
+        ("[state]\ncache_bytes = 1_000_000_000_000_000", "setting state.cache_bytes"),
+        ("[state]\nopen_files_max = 2_000_000", "setting state.open_files_max"),
         ("colour = 1", "setting colour"),
         ("[app", "no TOML"),
     ],
@@ -60,6 +64,10 @@ def test_a_wrong_file_is_refused_by_the_name_of_the_setting(text: str, message: 
 def test_a_missing_file_and_an_unknown_variable_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigInvalid, match="cannot read the settings file"):
         load(tmp_path / "none.toml")
+    with monkeypatch.context() as no_json:
+        no_json.setenv("LURM_EVENTS__WEIGHTS", "foo")
+        with pytest.raises(ConfigInvalid, match=r'"events".*Expecting value'):
+            load()
     monkeypatch.setenv("LURM_KAFKA__BROKER", "x")
     with pytest.raises(ConfigInvalid, match="LURM_KAFKA__BROKER"):
         load()
