@@ -43,7 +43,7 @@ def load_events(
     events_max: int = EVENTS_MAX,
     reading: Reading = AS_NAMED,
 ) -> Events:
-    """All events of these files, in order of time; an item keeps the first attributes it comes with.
+    """All events of these files, in order of time; an item has the attributes of its earliest event that has some.
 
     Of more than ``events_max`` events only a sample of users is kept, each with the whole life: half of them, a quarter
     and so on, by a hash of their ids. Only what is kept is held in memory.
@@ -60,8 +60,8 @@ def load_events(
     if unseen := sorted(set(type_weights or {}) - _types(files)):
         logger.warning("events.weights names types that no event has: %s", ", ".join(unseen))
     order = np.argsort(ts_ms, kind="stable")
-    attributes = _attributes_of_items(files, item, len(items))
-    return Events(user[order], item[order], ts_ms[order], weight[order], users, items, attributes)
+    attributes, attributes_ms = _attributes_of_items(files, item, len(items))
+    return Events(user[order], item[order], ts_ms[order], weight[order], users, items, attributes, attributes_ms)
 
 
 def iter_records(path: Path, reading: Reading = AS_NAMED) -> Iterator[dict[str, Any]]:
@@ -233,14 +233,17 @@ def _weights(columns: Columns, type_weights: Mapping[str, int]) -> Int64:
     return np.asarray(weights[pc.fill_null(encoded.indices, len(weights) - 1).to_numpy()])
 
 
-def _attributes_of_items(files: Sequence[Columns], item: Int64, n_items: int) -> list[Attributes]:
+def _attributes_of_items(files: Sequence[Columns], item: Int64, n_items: int) -> tuple[list[Attributes], Int64]:
+    """Every item's attributes of the earliest event that has some, and its time; the largest number if none has."""
     attributes: list[Attributes] = [{} for _ in range(n_items)]
+    told_ms = [np.iinfo(np.int64).max] * n_items
     start = 0
     for columns in files:
         stop = start + len(columns.ts_ms)
         if columns.attributes is not None:
-            for i, values in zip(item[start:stop].tolist(), columns.attributes, strict=True):
-                if values and not attributes[i]:
-                    attributes[i] = values
+            rows = zip(item[start:stop].tolist(), columns.ts_ms.tolist(), columns.attributes, strict=True)
+            for i, ts_ms, values in rows:
+                if values and ts_ms < told_ms[i]:
+                    attributes[i], told_ms[i] = values, ts_ms
         start = stop
-    return attributes
+    return attributes, np.array(told_ms, np.int64)

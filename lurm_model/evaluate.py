@@ -55,7 +55,7 @@ class Questions:
     @property
     def before(self) -> Events:
         """What the features may see."""
-        return self.events.where(self.events.ts_ms < self.cut_ms)
+        return self.events.before(self.cut_ms)
 
     @property
     def n_asked(self) -> dict[str, int]:

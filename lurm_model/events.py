@@ -17,8 +17,9 @@ Attributes = Mapping[str, Sequence[str]]
 class Events:
     """n events in order of time.
 
-    **Shapes**: user (row of ``users``), item (row of ``items``), ts_ms, weight (how often it counts) all int64[n].
-    **Units**: ts_ms Unix milliseconds.
+    **Shapes**: user (row of ``users``), item (row of ``items``), ts_ms, weight (how often it counts) all int64[n];
+    attributes_ms int64[n_items], when an item's attributes were first told; None if they were known from the start.
+    **Units**: ts_ms and attributes_ms Unix milliseconds.
     """
 
     user: Int64
@@ -28,6 +29,7 @@ class Events:
     users: list[str]
     items: list[str]
     item_attributes: list[Attributes]
+    attributes_ms: Int64 | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -42,6 +44,15 @@ class Events:
         columns = {name: getattr(self, name)[chosen] for name in ("user", "item", "ts_ms", "weight")}
         return replace(self, **columns)
 
+    def before(self, ts_ms: int) -> "Events":
+        """What was known before a time: its events, and only attributes that had been told by then."""
+        past = self.where(self.ts_ms < ts_ms)
+        if self.attributes_ms is None:
+            return past
+        told = (self.attributes_ms < ts_ms).tolist()
+        known = [found if is_told else {} for found, is_told in zip(self.item_attributes, told, strict=True)]
+        return replace(past, item_attributes=known)
+
     def compact(self) -> "Events":
         """The same events without the users and items that have none."""
         users, user = np.unique(self.user, return_inverse=True)
@@ -53,6 +64,7 @@ class Events:
             users=[self.users[u] for u in users.tolist()],
             items=[self.items[i] for i in items.tolist()],
             item_attributes=[self.item_attributes[i] for i in items.tolist()],
+            attributes_ms=None if self.attributes_ms is None else self.attributes_ms[items],
         )
 
 

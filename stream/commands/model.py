@@ -117,7 +117,7 @@ def train(
         progress("reading", 0, 1)
         events = load_events(files, settings.events.weights, events_max, reading)
         progress("reading", 1, 1)
-        events = events if before is None else events.where(events.ts_ms < before)
+        events = events if before is None else events.before(before)
         bundle = train_bundle(events, TrainOptions(**options), progress)
         bundle.save(out)
     dims = bundle.manifest["dims"]

@@ -92,6 +92,16 @@ def test_the_future_begins_where_the_cut_says(events_file: Path, tmp_path: Path)
     assert run(evaluate, "--dataset", "ta-feng", "--cut", "2001-01-01").exit_code == 2
 
 
+def test_training_until_a_time_knows_no_attribute_that_was_told_later(events_file: Path, tmp_path: Path) -> None:
+    cut_ms = default_cut(load_events([events_file]))
+    rows = [json.loads(line) for line in events_file.read_text().splitlines()]
+    for row in rows:
+        row["attributes"] = {"topic": "late"} if row["ts"] >= cut_ms else {}
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train_until_the_cut(tmp_path / "e.jsonl", tmp_path / "b")
+    assert not Bundle.load(tmp_path / "b").codebook.tokens
+
+
 def test_evaluate_takes_a_sample_of_the_events_too(events_file: Path) -> None:
     result = run(evaluate, "--events", events_file, "--events-max", 200)
     assert re.search(r"too little to learn from, .*users=\d items", str(result.exception))

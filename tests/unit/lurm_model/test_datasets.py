@@ -1,4 +1,5 @@
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -102,6 +103,25 @@ def test_compact_events_forget_users_and_items_without_events() -> None:
     assert [compact.users[u] for u in compact.user] == [some.users[u] for u in some.user]
     assert [compact.items[i] for i in compact.item] == [some.items[i] for i in some.item]
     assert [compact.item_attributes[i] for i in compact.item] == [some.item_attributes[i] for i in some.item]
+
+
+def test_what_was_known_before_a_time_has_no_attributes_that_were_told_later(tmp_path: Path) -> None:
+    late, new, tea = ({"kind": [kind]} for kind in ("late", "new", "tea"))
+    told = [(4, "a", late), (3, "b", new), (1, "a", {}), (2, "a", tea), (2, "b", {})]
+    events = tmp_path / "e.jsonl"
+    rows = [{"user_id": "u", "item_id": item, "ts": 10**12 + ts, "attributes": found} for ts, item, found in told]
+    events.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    known = []
+    for cut in (5, 3, 2):
+        past = load_events([events]).before(10**12 + cut).compact()
+        known.append((len(past), dict(zip(past.items, past.item_attributes, strict=True))))
+    assert known == [(5, {"a": tea, "b": new}), (3, {"a": tea, "b": {}}), (1, {"a": {}})]
+
+
+def test_attributes_of_a_catalogue_were_known_before_any_event() -> None:
+    events, _ = synthetic(n_users=30, n_items=20, seed=1)
+    cut_ms = int(events.ts_ms[len(events) // 2])
+    assert events.before(cut_ms).item_attributes == events.item_attributes
 
 
 def test_day_rows_hold_each_users_days_with_every_event_once() -> None:

@@ -133,6 +133,14 @@ def test_models_of_every_size_are_asked_the_same(bundle: Bundle) -> None:
     assert min(point.cells["group"].auc for point in points if point.model == "smen") > 0.7
 
 
+def test_features_see_no_attribute_that_was_told_after_the_cut() -> None:
+    events, _ = synthetic(n_users=150, n_items=20, seed=7)
+    cut_ms = default_cut(events)
+    told_ms = np.where(np.arange(20) < 8, cut_ms, cut_ms - 1)
+    questions = Questions(dataclasses.replace(events, attributes_ms=told_ms), {}, cut_ms)
+    assert questions.before.item_attributes == [{}] * 8 + events.item_attributes[8:]
+
+
 def test_features_see_nothing_after_the_cut(bundle: Bundle) -> None:
     events, labels = synthetic(n_users=150, n_items=200, n_groups=3, seed=7)
     cut_ms = default_cut(events)

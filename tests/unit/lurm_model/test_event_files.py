@@ -18,9 +18,15 @@ from lurm_model.reading import Reading
 # 2001-09-09, in milliseconds.
 T = 1_000_000_000_000
 ROWS = [
-    {"user_id": "u2", "item_id": "b", "ts": T + 3000, "attributes": {"kind": "tea", "tag": ["x", "y"]}},
+    {"user_id": "u2", "item_id": "b", "ts": T + 3000, "attributes": {"kind": "other"}},
     {"user_id": "u1", "item_id": "a", "ts": T + 1000, "type": "buy"},
-    {"user_id": "é", "item_id": "b", "ts": T + 2000, "type": "view", "attributes": {"kind": "other"}},
+    {
+        "user_id": "é",
+        "item_id": "b",
+        "ts": T + 2000,
+        "type": "view",
+        "attributes": {"kind": "tea", "tag": ["x", "y"]},
+    },
 ]
 GOOD = '{"user_id": "u", "item_id": "i", "ts": 1000000000001}\n'
 
@@ -82,7 +88,7 @@ def test_records_come_in_order_of_time_with_what_they_have(tmp_path: Path, write
     records = list(iter_records(write(tmp_path / "events.jsonl")))
     assert [record["ts"] for record in records] == [T + 1000, T + 2000, T + 3000]
     assert records[0] == {"user_id": "u1", "item_id": "a", "ts": T + 1000, "type": "buy"}
-    assert records[1]["attributes"] == {"kind": ["other"]}
+    assert records[2]["attributes"] == {"kind": ["other"]}
     assert "type" not in records[2]
     json.dumps(records)
 
