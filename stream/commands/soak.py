@@ -28,6 +28,8 @@ Examples:
   KAFKA_HOME=/opt/kafka lurm soak --minutes 20 --rate 2000
   lurm soak --minutes 3 --seed 7 --dir /tmp/soak
 """
+# Says that a soak made the folder: only then may the next one empty it.
+MARKER = ".lurm-soak"
 
 
 @click.command(epilog=EXAMPLES)
@@ -35,7 +37,7 @@ Examples:
 @click.option("--seed", type=click.IntRange(0), help="Which events and faults, in which order. [default: random]")
 @click.option("--rate", type=click.FloatRange(1), default=500.0, show_default=True, help="Events per second.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("build/soak"), show_default=True,
-              help="Where everything goes; what an earlier soak left there is removed.")  # fmt: skip
+              help="Where everything goes: a new or empty folder, or an earlier soak's, which is emptied.")  # fmt: skip
 def soak(minutes: float, seed: int | None, rate: float, folder: Path) -> None:
     """Break workers and broker at random while events flow, then compare what Kafka holds with the events sent.
 
@@ -46,7 +48,7 @@ def soak(minutes: float, seed: int | None, rate: float, folder: Path) -> None:
     from stream.soak.run import Plan, Soak, broker_name  # noqa: PLC0415 - torch is slow to import
 
     plan = Plan(60 * minutes, random.randrange(10**6) if seed is None else seed, rate)  # noqa: S311 - no secret
-    own = _clean(folder)
+    own = empty_folder(folder)
     # Whoever asks it to end wants its workers and its broker gone too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     click.echo(f"soak: seed={plan.seed} minutes={minutes:g} broker={broker_name()} folder={own}", err=True)
@@ -65,14 +67,18 @@ def soak(minutes: float, seed: int | None, rate: float, folder: Path) -> None:
     shutil.rmtree(own / "broker", ignore_errors=True)
 
 
-def _clean(folder: Path) -> Path:
-    """An empty folder. **Raises** `ConfigInvalid` rather than remove what no soak made."""
+def empty_folder(folder: Path) -> Path:
+    """A folder without what an earlier soak left. **Raises** `ConfigInvalid` rather than remove what no soak made."""
     known = ("state-*", "broker", "bundle", "worker-*.log", "summary.json")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigInvalid(f"--dir is no folder: {folder}")
-    for each in [path for pattern in known for path in folder.glob(pattern)]:
-        shutil.rmtree(each) if each.is_dir() else each.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / MARKER).is_file() and any(folder.iterdir()):
+            raise ConfigInvalid(f"--dir is neither empty nor an earlier soak's, choose another folder: dir={folder}")
+        (folder / MARKER).touch()
+        for each in [path for pattern in known for path in folder.glob(pattern)]:
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+    except OSError as error:
+        raise ConfigInvalid(f"--dir cannot be used, choose another folder: dir={folder} reason={error}") from error
     return folder.resolve()
 
 
