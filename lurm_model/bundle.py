@@ -110,8 +110,8 @@ class Bundle:
         return self.build(self.config, codebook, self.weights, training, self.manifest.get("metrics", {}))
 
     def save(self, path: Path) -> None:
-        """Write the folder; it appears whole or not at all, and replaces what was there."""
-        path = Path(path)
+        """Write the folder; it appears whole or not at all, and replaces what was there. **Raises** ``OSError``."""
+        path = Path(path).resolve()
         temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
         temporary.mkdir(parents=True)
         try:

@@ -11,13 +11,19 @@ from lurm_model.errors import CheckpointError
 
 
 def save_state(path: Path | None, state: dict[str, Any]) -> None:
-    """Write the state, if there is somewhere to."""
+    """Write the state, if there is somewhere to. **Raises** `CheckpointError`: make room or name another folder."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch says a full disk as RuntimeError
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"checkpoint cannot be written, make room or name another folder: file={path} reason={reason}"
+        ) from error
 
 
 def load_state(path: Path | None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class DeviceUnavailable(ModelError):
 
 
 class CheckpointError(ModelError):
-    """A checkpoint cannot be read or is another training's: remove it or name another folder."""
+    """A checkpoint cannot be read or written, or is another training's: remove it or name another folder."""
 
 
 class PlotsUnavailable(ModelError):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lurm_model.codebook import attribute_tokens
+from lurm_model.errors import EventsFileError
 from lurm_model.events import Events, UserLabels
 from state.periods import Int64
 
@@ -17,6 +18,7 @@ Bool = NDArray[np.bool_]
 TA_FENG_CUT_MS = 980_985_600_000
 EVENTS_MIN = 5
 PREFERENCES = 20
+FUTURE_TASKS = ("churn", "preference")
 AGE_YOUNG = ("<25", "25-29", "30-34")
 AGE_OLD = ("45-49", "50-54", "55-59", "60-64", ">65")
 # A label's values rarer than this among the users asked are not worth a question of their own.
@@ -43,7 +45,12 @@ def ta_feng_tasks(events: Events, labels: UserLabels) -> Mapping[str, Task]:
 
 
 def event_tasks(events: Events, labels: UserLabels | None, cut_ms: int) -> Mapping[str, Task]:
-    """The same for any events: each column of labels against its values, churn and preference."""
+    """The same for any events: each column of labels against its values, churn and preference.
+
+    **Raises** `EventsFileError` for labels that are named like one of these two, which would take their place.
+    """
+    if labels and (taken := [name for name in FUTURE_TASKS if name in labels.columns]):
+        raise EventsFileError(f"a column of labels is named like a task of ours, rename it: column={taken[0]}")
     return _label_tasks(events, labels, cut_ms) | future_tasks(events, cut_ms)
 
 

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from lurm_model.reading import Reading
-from stream.commands.bundle_folder import refuse_other_folder
+from stream.commands.outputs import refuse_other_folder, write_refusals
 from stream.commands.progress import progress_bar
 from stream.commands.reading import item_options
 from stream.errors import ConfigInvalid
@@ -109,7 +109,8 @@ def _report(found: Assigned) -> None:
 
 def _save(bundle: "Bundle", found: Assigned, out: Path) -> None:
     other = bundle.with_items(found.interest_of)
-    other.save(out)
+    with write_refusals():
+        other.save(out)
     click.echo(f"bundle={out} model_id={other.model_id} items={len(other.codebook.interest_of)}")
 
 

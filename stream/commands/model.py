@@ -12,8 +12,8 @@ import click
 
 from lurm_model.reading import AS_NAMED, Reading
 from state.periods import parse_scales
-from stream.commands.bundle_folder import refuse_other_folder
 from stream.commands.downloads import downloads
+from stream.commands.outputs import refuse_other_folder, refuse_unwritable, refuse_unwritable_file, write_refusals
 from stream.commands.reading import reading_options
 from stream.errors import ConfigInvalid, LurmError
 from stream.settings import Settings
@@ -109,6 +109,8 @@ def train(
     weigh what the setting events.weights says of their type.
     """
     refuse_other_folder(out)
+    if options["checkpoint"]:
+        refuse_unwritable("--checkpoint", options["checkpoint"])
     with _refusals(), _progress() as progress:
         from lurm_model.datasets import load_events  # noqa: PLC0415  # torch and pyarrow are slow to import
         from lurm_model.train import TrainOptions  # noqa: PLC0415
@@ -158,6 +160,7 @@ def evaluate(
         raise click.UsageError("give either --dataset or --events")
     if dataset and (given["users"] or given["cut_ms"] is not None or reading != AS_NAMED):
         raise click.UsageError("--users, --cut, --column, --attribute and --time-unit go with --events")
+    _refuse_outputs(given["json_path"], given["markdown"], plots)
     with _refusals(), _progress() as progress:
         from lurm_model import evaluate as evaluation  # noqa: PLC0415  # torch is slow to import
         from lurm_model import plots as drawing  # noqa: PLC0415
@@ -170,14 +173,22 @@ def evaluate(
         questions = _questions(events, labels, given["cut_ms"], given["cache"], given["seeds"])
         bundle = _bundle(given["folder"], questions, progress)
         report = evaluation.evaluate(bundle, questions, progress)
-        _write(report, given["json_path"], given["markdown"])
         _print_table(report)
+        _write(report, given["json_path"], given["markdown"])
         if plots:
             sized = list(evaluation.by_size(bundle, questions, progress))
             drawing.plot(sized, "numbers per user", plots / "size.png")
             drawing.plot(
                 list(evaluation.by_history(bundle, questions, progress)), "days of history", plots / "history.png"
             )
+
+
+def _refuse_outputs(json_path: Path | None, markdown: Path | None, plots: Path | None) -> None:
+    for option, path in (("--json", json_path), ("--markdown", markdown)):
+        if path:
+            refuse_unwritable_file(option, path)
+    if plots:
+        refuse_unwritable("--plots", plots)
 
 
 def _labels(events: "Events | None", path: Path | None, user_id: str) -> "UserLabels | None":
@@ -235,10 +246,11 @@ def _bundle(folder: Path | None, questions: "Questions", progress: "Progress") -
 
 
 def _write(report: "Report", json_path: Path | None, markdown: Path | None) -> None:
-    if json_path:
-        json_path.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-    if markdown:
-        markdown.write_text(report.to_markdown(), encoding="utf-8")
+    texts = {json_path: json.dumps(report.to_json(), indent=2) + "\n", markdown: report.to_markdown()}
+    for path, text in texts.items():
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
 
 
 def _print_table(report: "Report") -> None:
@@ -257,11 +269,12 @@ def _print_table(report: "Report") -> None:
 
 @contextlib.contextmanager
 def _refusals() -> "Iterator[None]":
-    """Every refusal of the model as one of the shell's: bad input is misuse, a missing network is not."""
+    """Every refusal of the model or of a disk as one of the shell's: bad input is misuse, a missing network is not."""
     from lurm_model.errors import DatasetUnavailable, ModelError  # noqa: PLC0415
 
     try:
-        yield
+        with write_refusals():
+            yield
     except DatasetUnavailable as error:
         raise LurmError(str(error)) from error
     except ModelError as error:

@@ -35,6 +35,14 @@ def test_train_writes_a_bundle_that_loads(events_file: Path, tmp_path: Path) -> 
     assert Bundle.load(out).codebook.n_clusters == 20
 
 
+def test_a_bundle_goes_into_the_folder_one_stands_in(
+    events_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(train, "--events", events_file, "--out", ".", "--interests", 20, "--epochs", 0).exit_code == 0
+    assert Bundle.load(tmp_path).codebook.n_clusters == 20
+
+
 def train_until_the_cut(events_file: Path, out: Path) -> None:
     cut = datetime.fromtimestamp(default_cut(load_events([events_file])) / 1000, UTC).isoformat()
     result = run(train, "--events", events_file, "--out", out, "--interests", 20, "--epochs", 0, "--before", cut)
@@ -47,11 +55,11 @@ def test_evaluate_prints_and_writes_the_table_and_leaves_the_bundle_alone(events
     rows = "".join(f"synthetic-{u},{u % 2},{u}\n" for u in range(130))
     (tmp_path / "users.csv").write_text("customer,half,number\n" + rows)
     given = ("--events", events_file, "--users", tmp_path / "users.csv", "--users-id", "customer")
-    written = ("--json", tmp_path / "table.json", "--markdown", tmp_path / "table.md")
+    written = ("--json", tmp_path / "new" / "table.json", "--markdown", tmp_path / "table.md")
     result = run(evaluate, *given, "--bundle", tmp_path / "bundle", *written, "--seeds", 1)
     assert result.exit_code == 0, result.output
     assert "| mean_pooling_rf | 96 |" in (tmp_path / "table.md").read_text()
-    table = json.loads((tmp_path / "table.json").read_text())
+    table = json.loads((tmp_path / "new" / "table.json").read_text())
     tasks, n_users = table["tasks"], table["users"]
     assert list(tasks) == list(n_users) == ["half", "churn", "preference"]
     assert 0 < n_users["half"] <= n_users["churn"] == n_users["preference"]
@@ -60,6 +68,15 @@ def test_evaluate_prints_and_writes_the_table_and_leaves_the_bundle_alone(events
     assert "mean_pooling_rf" in result.output
     assert "label number asks nothing" in result.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == held
+
+
+def test_a_table_that_cannot_be_written_is_printed_first(events_file: Path, tmp_path: Path) -> None:
+    train_until_the_cut(events_file, tmp_path / "bundle")
+    given = ("--events", events_file, "--bundle", tmp_path / "bundle", "--seeds", 1)
+    result = run(evaluate, *given, "--json", "/dev/full")
+    assert isinstance(result.exception, ConfigInvalid)
+    assert "mean_pooling_rf" in result.output
+    assert "reason=No space left on device" in str(result.exception)
 
 
 def test_a_bundle_that_saw_what_it_is_asked_about_is_refused(events_file: Path, tmp_path: Path) -> None:
@@ -112,6 +129,14 @@ def test_labels_of_other_users_are_refused(events_file: Path, tmp_path: Path) ->
     result = run(evaluate, "--events", events_file, "--users", tmp_path / "u.csv")
     assert isinstance(result.exception, ConfigInvalid)
     assert "first=nobody" in str(result.exception)
+
+
+@pytest.mark.parametrize("name", ["churn", "preference"])
+def test_labels_named_like_a_task_of_ours_are_refused(events_file: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "u.csv").write_text(f"user_id,age,{name}\nsynthetic-1,3,1\n")
+    result = run(evaluate, "--events", events_file, "--users", tmp_path / "u.csv")
+    assert isinstance(result.exception, ConfigInvalid)
+    assert f"rename it: column={name}" in str(result.exception)
 
 
 def test_named_columns_give_the_bundle_of_the_same_events_named_like_ours(events_file: Path, tmp_path: Path) -> None:
@@ -176,7 +201,10 @@ def test_bad_input_is_a_refusal_with_exit_code_two_in_one_line(tmp_path: Path, e
         run(train, "--events", tmp_path / "missing.csv", "--out", tmp_path / "o"),
         run(train, "--events", events_file, "--out", tmp_path / "full"),
         run(train, "--events", events_file, "--out", tmp_path / "o", "--device", "abacus"),
+        run(train, "--events", events_file, "--out", few / "o"),
+        run(train, "--events", events_file, "--out", tmp_path / "o", "--checkpoint", few),
         run(evaluate, "--events", events_file, "--bundle", tmp_path / "nowhere"),
+        *(run(evaluate, "--events", events_file, f"--{name}", few / "x") for name in ("json", "markdown", "plots")),
     ]
     for result in refused:
         assert isinstance(result.exception, ConfigInvalid), result.output

@@ -9,6 +9,7 @@ import torch
 
 from lurm_model import learning
 from lurm_model.bundle import Bundle
+from lurm_model.checkpoint import save_state
 from lurm_model.datasets import synthetic
 from lurm_model.errors import CheckpointError
 from lurm_model.evaluate import item_interests
@@ -114,6 +115,14 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(rows: Rows, bundle: Bundle,
     file.write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match=r"remove it to begin again: file=.*smen\.pt"):
         train_smen(bundle.codebook, bundle.config, rows, LearnOptions(1, seed=5, checkpoint=file), silent)
+
+
+@pytest.mark.parametrize("place", ["file/smen.pt", "folder"])
+def test_a_checkpoint_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CheckpointError, match=f"name another folder: file={tmp_path / place} reason="):
+        save_state(tmp_path / place, {})
 
 
 @pytest.mark.parametrize("spoil", ["shape", "missing", "list"])
