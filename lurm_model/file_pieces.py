@@ -136,10 +136,12 @@ def check_columns(
 
 
 def texts(path: Path, table: Any, name: str, rows: Rows) -> Any:
-    """A column as one array of texts."""
+    """A column as one array of texts; what is not a number (NaN) is null."""
     column = table[name]
     if pa.types.is_nested(column.type):
         refuse(path, rows[0] if len(rows) else 1, f"{name} must be single values", type=column.type)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
     try:
         return column.cast(pa.string()).combine_chunks()
     except pa.ArrowInvalid:
@@ -149,7 +151,10 @@ def texts(path: Path, table: Any, name: str, rows: Rows) -> Any:
 
 
 def filled_texts(path: Path, table: Any, name: str, rows: Rows) -> Any:
-    """A column of texts none of which is empty."""
+    """A column of ids, none of which is empty: texts, or whole numbers, which are written in one way only."""
+    kind = table[name].type
+    if pa.types.is_floating(kind):
+        refuse(path, rows[0] if len(rows) else 1, f"{name} must be texts or whole numbers, cast the column", type=kind)
     column = texts(path, table, name, rows)
     filled = pc.greater(pc.binary_length(column), 0)
     check(path, filled, rows, f"{name} is empty")
@@ -175,9 +180,9 @@ def one_line(what: object) -> str:
     return " ".join(str(what).split())
 
 
-def _is_text(value: bytes) -> bool:
+def _is_text(value: bytes | None) -> bool:
     try:
-        value.decode()
+        (value or b"").decode()
     except UnicodeDecodeError:
         return False
     return True

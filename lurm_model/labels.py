@@ -14,6 +14,7 @@ from lurm_model.file_pieces import (
     csv_pieces,
     decode,
     fields_of,
+    filled_texts,
     kind_of,
     line_pieces,
     parquet_pieces,
@@ -59,7 +60,8 @@ def _from_tables(path: Path, user_id: str, kind: str) -> Iterator[Row]:
         return names
 
     for table, rows in (csv_pieces if kind == CSV else parquet_pieces)(path, choose):
-        columns = {name: texts(path, table, name, rows).to_pylist() for name in table.column_names}
+        readers = {name: filled_texts if name == user_id else texts for name in table.column_names}
+        columns = {name: read(path, table, name, rows).to_pylist() for name, read in readers.items()}
         for row, values in zip(rows, zip(*columns.values(), strict=True), strict=True):
             yield row, dict(zip(columns, [value or "" for value in values], strict=True))
 

@@ -1,5 +1,6 @@
 """Time stamps as files have them: whole numbers of seconds or milliseconds, ISO 8601 texts, or Parquet's own types."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class TimeStamps:
     """The time stamps of one file, piece by piece. Invariant: all have one unit, given or told by the first of them."""
 
     def __init__(self, path: Path, unit: str) -> None:
-        self._path, self._unit, self._is_told = path, unit, unit == "auto"
+        self._path, self._unit, self._is_told = path, unit, False
 
     def read(self, column: Any, rows: Rows) -> Int64:
         """A column in Unix milliseconds, int64[n]; text without a zone is UTC."""
@@ -47,10 +48,18 @@ class TimeStamps:
         check(self._path, column.is_valid(), rows, "ts is empty")
         if self._unit == "auto":
             self._unit = self._told_by(column[0].as_py(), rows[0])
+            # By itself, before the others are held against it.
+            self._read(column[:1], rows[:1])
+            self._is_told = True
+        return self._read(column, rows)
+
+    def _read(self, column: Any, rows: Rows) -> Int64:
         return self._texts(column, rows) if self._unit == "iso" else self._numbers(column, rows)
 
     def _told_by(self, first: int | str, row: int) -> str:
         if isinstance(first, str) and not (first.removeprefix("-").isdecimal() and len(first) < 19):
+            if not re.match(ISO, first):
+                refuse(self._path, row, "ts is neither whole seconds or milliseconds nor an ISO 8601 text", ts=first)
             return "iso"
         unit = unit_of(int(first))
         if unit is None:
@@ -81,7 +90,7 @@ class TimeStamps:
         zoned = pc.match_substring_regex(whole, rf"[T ].*{_ZONE}$")
         whole = pc.if_else(zoned, whole, pc.binary_join_element_wise(whole, "Z", ""))
         whole = pc.replace_substring_regex(whole, r"(\.\d{3})\d+", r"\1")
-        return self._dates(self._parsed(whole, column, rows), rows)
+        return self._dates(self._parsed(whole, column, rows), rows, column)
 
     def _parsed(self, whole: Any, column: Any, rows: Rows) -> Any:
         kind = pa.timestamp("ms", "UTC")
@@ -95,16 +104,20 @@ class TimeStamps:
                     refuse(self._path, rows[index], self._misfit(), ts=column[index])
             raise
 
-    def _dates(self, column: Any, rows: Rows) -> Int64:
+    def _dates(self, column: Any, rows: Rows, shown: Any = None) -> Int64:
+        """Of Parquet's own types, or of what was parsed of the texts ``shown``."""
         if self._unit in {"s", "ms"}:
             refuse(self._path, rows[0], f"ts is a {column.type} already, leave out --time-unit")
         check(self._path, column.is_valid(), rows, "ts is empty")
-        is_fine = pa.types.is_timestamp(column.type) and column.type.unit in {"us", "ns"}
-        whole = pc.floor_temporal(column, unit="millisecond") if is_fine else column
-        zone = column.type.tz if pa.types.is_timestamp(column.type) else None
-        numbers = whole.cast(pa.timestamp("ms", zone)).cast(pa.int64()).to_numpy()
+        if pa.types.is_timestamp(column.type):
+            # The numbers are UTC in any zone; in local time an hour of the year is ambiguous.
+            column = column.cast(pa.timestamp(column.type.unit, "UTC")).cast(pa.timestamp(column.type.unit))
+            column = pc.floor_temporal(column, unit="millisecond") if column.type.unit in {"us", "ns"} else column
+        numbers = column.cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy()
         valid = pa.array((numbers >= TS_MS_MIN) & (numbers <= TS_MS_MAX))
-        check(self._path, valid, rows, "ts is no date of the years 1 to 9999", ts=column)
+        # A time of other years cannot be shown as one.
+        shown = pa.array(numbers) if shown is None else shown
+        check(self._path, valid, rows, "ts is no date of the years 1 to 9999", ts=shown)
         return np.asarray(numbers, np.int64)
 
     def _misfit(self) -> str:

@@ -4,6 +4,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -129,6 +130,7 @@ def test_several_files_are_one_stream_in_order_of_time(tmp_path: Path) -> None:
         ("e.csv", "user_id,item_id,ts\nu,i,2001-09-09\nu,i,09/10/2001\n", 3),
         ("e.csv", "user_id,item_id,ts\nu,i,1000000000.5\n", 2),
         ("e.csv", "user_id,item_id,ts\nu,i,1\n", 2),
+        ("e.csv", "user_id,item_id,ts\nu,i,2001-09-09\nu,i,0000-01-01\n", 3),
         ("e.jsonl", GOOD + '{"user_id": "u", "item_id": "i", "ts": "2001-09-09"}\n', 2),
         ("e.jsonl", GOOD + '{"user_id": "u", "item_id": "i", "ts": null}\n', 2),
         ("e.jsonl", '{"user_id": "u", "ts": 1}\n', 1),
@@ -201,6 +203,59 @@ def test_the_unit_of_a_parquet_time_stamp_is_its_own(tmp_path: Path) -> None:
     assert load_events([path], reading=Reading(time_unit="iso")).ts_ms.tolist() == [T]
     with pytest.raises(EventsFileError, match="leave out --time-unit"):
         load_events([path], reading=Reading(time_unit="s"))
+
+
+@pytest.mark.parametrize("first", ["nan", "1700000000.5", "09/10/2001", "2001-02-30", "0000-01-01"])
+def test_the_first_time_stamp_is_not_held_against_itself(tmp_path: Path, first: str) -> None:
+    (tmp_path / "e.csv").write_text(f"user_id,item_id,ts\nu,i,{first}\nu,i,2001-09-09\n")
+    with pytest.raises(EventsFileError, match=rf"^ts is [^,]*: ts={first} .*row=2$"):
+        load_events([tmp_path / "e.csv"])
+
+
+def write_one_column(path: Path, column: str, values: Any) -> Path:
+    """A Parquet file of rows that are well but for this column."""
+    n = len(values)
+    pyarrow.parquet.write_table(
+        pa.table({"user_id": ["u"] * n, "item_id": ["i"] * n, "ts": [T] * n} | {column: values}), path
+    )
+    return path
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ms"), pa.timestamp("s", "Europe/Berlin"), pa.date32()])
+def test_a_time_of_the_year_10000_is_refused_by_its_number(tmp_path: Path, kind: pa.DataType) -> None:
+    raw = {"timestamp[ms]": 253_402_300_800_000, "date32[day]": 2_932_897}.get(str(kind), 253_402_300_800)
+    times = pa.array([0, raw], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+    with pytest.raises(EventsFileError, match=r"years 1 to 9999: ts=253402300800000 .*row=2"):
+        load_events([write_one_column(tmp_path / "e.parquet", "ts", times)])
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_the_hour_that_a_zone_has_twice_is_read_as_it_was_meant(tmp_path: Path, unit: str) -> None:
+    seconds = [1_698_539_400, 1_698_543_000]  # half past two in Berlin, in summer and in winter
+    times = pa.array(seconds, pa.timestamp("s", "Europe/Berlin")).cast(pa.timestamp(unit, "Europe/Berlin"))
+    events = load_events([write_one_column(tmp_path / "e.parquet", "ts", times)])
+    assert events.ts_ms.tolist() == [1000 * second for second in seconds]
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_numbers_with_fractions_are_no_ids(tmp_path: Path, column: str) -> None:
+    path = write_one_column(tmp_path / "e.parquet", column, [1.0, float("nan"), 12345678901.0])
+    with pytest.raises(EventsFileError, match=rf"{column} must be texts or whole numbers.*type=double .*row=1"):
+        load_events([path])
+    if column == "user_id":
+        with pytest.raises(EventsFileError, match="user_id must be texts or whole numbers"):
+            load_labels(path)
+
+
+def test_what_is_not_a_number_is_no_label(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"user_id": [1, 2], "age": [30.5, float("nan")]}), tmp_path / "l.parquet")
+    assert load_labels(tmp_path / "l.parquet").columns == {"age": ["30.5", ""]}
+
+
+def test_bytes_that_are_no_text_are_named_behind_a_null_too(tmp_path: Path) -> None:
+    kinds = pa.array([None, b"buy", b"\xff"], pa.binary())
+    with pytest.raises(EventsFileError, match=r"type is not UTF-8: .* row=3"):
+        load_events([write_one_column(tmp_path / "e.parquet", "type", kinds)])
 
 
 def test_a_huge_unsigned_number_is_no_date(tmp_path: Path) -> None:
