@@ -90,11 +90,7 @@ class Bundle:
             "format_version": FORMAT_VERSION,
             **_ids(config, codebook, hashes),
             "config": config.to_json(),
-            "dims": {
-                "n_clusters": codebook.n_clusters,
-                "n_items": len(codebook.interest_of),
-                "n_tokens": len(codebook.tokens),
-            },
+            "dims": _dims(codebook),
             "files": hashes,
             "training": dict(training),
             "metrics": dict(metrics),
@@ -135,7 +131,9 @@ class Bundle:
             weights = load_tensors(data[SMEN])
         except _DAMAGED as error:
             raise BundleError(f"bundle is damaged, {TRAIN_HINT} again: path={path} reason={error!r}") from error
-        if any(manifest.get(name) != value for name, value in ids.items()):
+        described = ids | {"dims": _dims(codebook)}
+        changed = [name for name, value in described.items() if manifest.get(name) != value]
+        if changed or set(manifest["files"]) != set(FILES):
             raise BundleError(f"bundle's manifest was changed after training, {TRAIN_HINT} again: path={path}")
         _refuse_misfit(path, config, codebook, weights)
         return cls(config, codebook, weights, manifest)
@@ -148,6 +146,14 @@ def _ids(config: SmenConfig, codebook: Codebook, hashes: Mapping[str, str]) -> d
         "model_id": content_id(constants, *(hashes[name].encode() for name in FILES)),
         "space_id": space,
         "interest_space_id": codebook.interest_space_id,
+    }
+
+
+def _dims(codebook: Codebook) -> dict[str, int]:
+    return {
+        "n_clusters": codebook.n_clusters,
+        "n_items": len(codebook.interest_of),
+        "n_tokens": len(codebook.tokens),
     }
 
 
@@ -187,8 +193,15 @@ def _refuse_misfit(
         "idf": (config.n_interests,),
         "token_vectors": (n_tokens, config.d_item),
     }
+    misfit = BundleError(f"bundle's tensors do not fit its configuration, {TRAIN_HINT} again: path={path}")
+    sizes = {
+        "anchors.anchors": (config.n_anchors, config.d_anchor),
+        "scales.query": (len(config.scales), config.n_recurrent, config.d_anchor),
+    }
+    if any(name not in weights or weights[name].shape != size for name, size in sizes.items()):
+        raise misfit
     try:
-        # No memory is taken for what a manifest claims.
+        # Neither time nor memory is taken for what only a manifest claims.
         with torch.device("meta"):
             wanted |= {name: tuple(tensor.shape) for name, tensor in Smen(config).state_dict().items()}
     except (RuntimeError, TypeError, ValueError) as error:
@@ -197,7 +210,7 @@ def _refuse_misfit(
     found = {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype == np.float32}
     numbers = range(config.n_interests)
     if found != wanted or n_clusters + 1 != config.n_interests or not set(codebook.interest_of.values()) <= {*numbers}:
-        raise BundleError(f"bundle's tensors do not fit its configuration, {TRAIN_HINT} again: path={path}")
+        raise misfit
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

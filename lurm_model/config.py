@@ -1,6 +1,7 @@
 """What a SMEN is made of: the numbers that stand in a bundle's manifest and decide the shape of every tensor."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -64,9 +65,11 @@ class SmenConfig:
         scales = tuple(scale.name for scale in parse_scales(",".join(names)))
         parts = {"scales": scales, "half_lives": tuple(half_lives)}
         found = cls(**(dict(data) | parts))  # type: ignore[arg-type]  # checked below
-        numbers = dataclasses.asdict(found) | {"scales": 0, "half_lives": 0}
+        numbers = dataclasses.asdict(found) | {"scales": 0, "half_lives": 0, "tau": 0}
         if not all(type(days) is int and days > 0 for days in half_lives):
             raise ValueError("half_lives must be positive numbers of days")
-        if wrong := [name for name, value in numbers.items() if type(value) not in (int, float)]:
-            raise TypeError(f"{wrong[0]} must be a number")
+        if type(found.tau) not in (int, float) or not 0 < found.tau < math.inf:
+            raise ValueError("tau must be a positive number")
+        if wrong := [name for name, value in numbers.items() if type(value) is not int]:
+            raise TypeError(f"{wrong[0]} must be a whole number")
         return found

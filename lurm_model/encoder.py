@@ -1,5 +1,6 @@
 """Full inference: the vectors of a batch of users as a pure function of (periods, model)."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,12 +14,18 @@ from state.history import ScaleBags
 
 # Enough to keep two cores or a GPU busy; beyond it only memory grows.
 BATCH_USERS = 4096
+DEVICES = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 
 def choose_device(device: str) -> str:
-    """``"auto"`` is CUDA when there is one, else the CPU. **Raises** `DeviceUnavailable` for what is not there."""
+    """``"auto"`` is CUDA when there is one, else the CPU; others are ``"cpu"``, ``"cuda"`` and ``"cuda:N"``.
+
+    **Raises** `DeviceUnavailable` for any other, or where it is not there.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not DEVICES.fullmatch(device):
+        raise DeviceUnavailable(f"no such device, use --device auto, cpu, cuda or cuda:N: device={device}")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a CPU-only torch asserts

@@ -52,8 +52,10 @@ class TrainOptions:
 def train(events: Events, options: TrainOptions = TrainOptions(), progress: Progress = silent) -> Bundle:
     """A bundle from these events; equal seeds give equal bundles on one machine.
 
-    **Raises** `TrainingDataError` when there are too few users or items, or hardly a user has two events.
+    **Raises** `DeviceUnavailable`; `TrainingDataError` when there are too few users or items, or hardly a user has two
+    events.
     """
+    device = choose_device(options.device)
     events = events.compact()
     if len(events.users) < USERS_MIN or len(events.items) < ITEMS_MIN:
         found = f"users={len(events.users)} items={len(events.items)} events={len(events)} {events.span}"
@@ -61,7 +63,6 @@ def train(events: Events, options: TrainOptions = TrainOptions(), progress: Prog
     place = _checkpoint(events, options)
     config, codebook, interest = _started(events, options, place, progress)
     rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
-    device = choose_device(options.device)
     learn_options = LearnOptions(options.epochs, options.seed, device, place and place / "smen.pt")
     weights, history = train_smen(codebook, config, rows, learn_options, progress)
     training = _summary(events) | {"options": _told(options), "device": _name_of(device), "versions": _versions()}

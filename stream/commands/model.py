@@ -32,6 +32,7 @@ BEFORE_HELP = "Learn only from what is before this date or time (ISO 8601, UTC),
 FUTURE_HELP = "Events as for `lurm train`."
 CACHE_HELP = "Where downloads stay. [default: ~/.cache/lurm-stream]"
 CUT_HELP = "When the future to predict begins (ISO 8601, UTC). [default: with the last quarter of the events' time]"
+SEED = click.IntRange(0, 2**32 - 1)  # what all our sources of chance take
 PATH = click.Path(path_type=Path)
 BUNDLE_HELP = "Instead of training one; trained on nothing but what lies before the cut."
 EVENTS_MAX = click.option(
@@ -89,7 +90,7 @@ def _instant(_context: click.Context, _option: click.Parameter, value: str | Non
     help="Size of the codebook. [default: half the items, <= 10000]",
 )
 @click.option("--epochs", type=click.IntRange(0), help=EPOCHS_HELP)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal bundles.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Equal seeds give equal bundles.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--checkpoint", type=PATH, metavar="DIR", help="Save every epoch here; run again to go on after a stop.")
 @click.pass_obj
@@ -113,9 +114,11 @@ def train(
         refuse_unwritable("--checkpoint", options["checkpoint"])
     with _refusals(), _progress() as progress:
         from lurm_model.datasets import load_events  # noqa: PLC0415  # torch and pyarrow are slow to import
+        from lurm_model.encoder import choose_device  # noqa: PLC0415
         from lurm_model.train import TrainOptions  # noqa: PLC0415
         from lurm_model.train import train as train_bundle  # noqa: PLC0415
 
+        choose_device(options["device"])
         progress("reading", 0, 1)
         events = load_events(files, settings.events.weights, events_max, reading)
         progress("reading", 1, 1)

@@ -57,6 +57,42 @@ def test_a_manifest_with_another_configuration_is_refused(saved: Path) -> None:
         Bundle.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("part", "told"), [("files", {"notes.bin": "0" * 64}), ("dims", {"n_items": 99_999_999}), ("dims", {"n_spoons": 1})]
+)
+def test_a_manifest_that_says_more_than_there_is_is_refused(saved: Path, part: str, told: dict[str, object]) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest[part] |= told
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="changed after training"):
+        Bundle.load(saved)
+
+
+# Who made a network of this size would be at it for hours.
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["n_recurrent", "n_anchors", "d_anchor", "n_interests"])
+def test_a_network_of_another_size_than_its_tensors_is_refused_and_not_made(
+    bundle: Bundle, tmp_path: Path, name: str
+) -> None:
+    config = dataclasses.replace(bundle.config, **{name: 10**9})
+    Bundle.build(config, bundle.codebook, bundle.weights, {}, {}).save(tmp_path / "b")
+    with pytest.raises(BundleError, match="tensors do not fit"):
+        Bundle.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("tau", 0), ("tau", -1.0), ("tau", float("nan")), ("tau", True), ("reference_day", 1.5), ("n_anchors", 10.0)],
+)
+def test_a_network_with_numbers_that_none_can_have_is_refused(
+    bundle: Bundle, tmp_path: Path, name: str, number: float
+) -> None:
+    config = dataclasses.replace(bundle.config, **{name: number})
+    Bundle.build(config, bundle.codebook, bundle.weights, {}, {}).save(tmp_path / "b")
+    with pytest.raises(BundleError, match=f"bundle is damaged.*{name} must be a"):
+        Bundle.load(tmp_path / "b")
+
+
 def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="run `lurm train --events F --out DIR`"):
         Bundle.load(tmp_path / "nothing")

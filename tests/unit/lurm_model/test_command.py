@@ -170,6 +170,7 @@ def test_training_and_worker_count_an_event_by_the_same_weights(
         ("--events", "e.jsonl"),
         ("--events", "e.jsonl", "--out", "o", "--scales", "month"),
         ("--out", "o", "--epochs", "-1"),
+        ("--events", "e.jsonl", "--out", "o", "--seed", "4294967296"),
         ("--events", "e.jsonl", "--out", "o", "--column", "colour=blue"),
         ("--events", "e.jsonl", "--out", "o", "--column", "user_id"),
         ("--events", "e.jsonl", "--out", "o", "--column", "user_id=a", "--column", "user_id=b"),
@@ -211,6 +212,13 @@ def test_bad_input_is_a_refusal_with_exit_code_two_in_one_line(tmp_path: Path, e
         assert result.exception.exit_code == 2
         assert "\n" not in str(result.exception)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("device", ["abacus", "cpu:0", "meta", "cuda:99999999999", "cuda:999", ""])
+def test_a_device_that_is_none_is_refused_before_files_are_read(tmp_path: Path, device: str) -> None:
+    result = run(train, "--events", tmp_path / "missing.csv", "--out", tmp_path / "o", "--device", device)
+    assert isinstance(result.exception, ConfigInvalid)
+    assert re.search(rf"use --device auto.*: device={device}$", str(result.exception))
 
 
 def test_a_missing_network_is_no_misuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

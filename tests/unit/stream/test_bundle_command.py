@@ -94,6 +94,17 @@ def test_one_changed_byte_in_any_file_ends_verify_with_one(
     assert run(["bundle", "show", str(folder)]) == 2
 
 
+@pytest.mark.parametrize(("part", "told"), [("files", {"notes.bin": "0" * 64}), ("dims", {"n_items": 99_999_999})])
+def test_a_manifest_that_says_more_than_there_is_ends_verify_with_one_and_show_with_two(
+    folder: Path, part: str, told: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest[part] |= told
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert [run(["bundle", command, str(folder)]) for command in ("verify", "show")] == [1, 2]
+    assert capsys.readouterr().err.count("changed after training") == 2
+
+
 @pytest.mark.parametrize("command", ["show", "verify"])
 def test_no_bundle_is_misuse(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in (tmp_path, tmp_path / "none"):
