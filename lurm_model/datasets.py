@@ -53,8 +53,8 @@ def load_events(
     files = sample_parts(chain.from_iterable(read_parts(Path(path), reading) for path in paths), events_max)
     if not sum(len(columns.ts_ms) for columns in files):
         raise EventsFileError(f"no events: file={','.join(str(path) for path in paths)} row=1")
-    user, users = _number([columns.user_id for columns in files])
-    item, items = _number([columns.item_id for columns in files])
+    user, users = numbered([columns.user_id for columns in files])
+    item, items = numbered([columns.item_id for columns in files])
     ts_ms = np.concatenate([columns.ts_ms for columns in files])
     weight = np.concatenate([_weights(columns, type_weights or {}) for columns in files])
     if unseen := sorted(set(type_weights or {}) - _types(files)):
@@ -114,8 +114,8 @@ def ta_feng(cache: Path) -> tuple[Events, UserLabels]:
     date = pc.strptime(table["TRANSACTION_DT"], format="%m/%d/%Y", unit="s").to_numpy()
     day = date.astype("datetime64[D]").astype(np.int64)
     table = table.take(pa.array(np.argsort(day, kind="stable")))
-    user, users = _number([table["CUSTOMER_ID"].combine_chunks()])
-    item, items = _number([table["PRODUCT_ID"].combine_chunks()])
+    user, users = numbered([table["CUSTOMER_ID"].combine_chunks()])
+    item, items = numbered([table["PRODUCT_ID"].combine_chunks()])
     subclass = _first_of_each(table["PRODUCT_SUBCLASS"], item)
     columns = {name.lower(): _first_of_each(table[name], user) for name in ("AGE_GROUP", "PIN_CODE")}
     attributes: list[Attributes] = [{"subclass": [name]} for name in subclass]
@@ -209,10 +209,12 @@ def _ta_feng_wheel(cache: Path) -> Path:
     return cached[-1]
 
 
-def _number(columns: Sequence[Any]) -> tuple[Int64, list[str]]:
-    """Texts as numbers in order of appearance, and the texts."""
-    encoded = pa.chunked_array(columns).combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+def numbered(columns: Sequence[Any]) -> tuple[Int64, list[str]]:
+    """Texts as numbers in order of appearance, and the texts. **Shapes**: at least one column."""
+    # One array holds no more than 2 GiB of texts; the chunks share one dictionary.
+    chunks = pa.chunked_array(columns).dictionary_encode().chunks
+    indices = np.concatenate([chunk.indices.to_numpy().astype(np.int64) for chunk in chunks])
+    return indices, chunks[-1].dictionary.to_pylist()
 
 
 def _first_of_each(column: Any, owner: Int64) -> list[str]:

@@ -25,7 +25,7 @@ from state.periods import Int64
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A file's rows. **Shapes**: user_id, item_id and type are pyarrow string arrays, ts_ms int64[n]."""
+    """A file's rows. **Shapes**: user_id, item_id and type are pyarrow strings, chunked or not, ts_ms int64[n]."""
 
     user_id: Any
     item_id: Any
@@ -41,10 +41,11 @@ class Columns:
         attributes = [part.attributes for part in parts if part.attributes is not None]
         types = [part.type for part in parts if part.type is not None]
         return cls(
-            pa.chunked_array([part.user_id for part in parts], pa.string()).combine_chunks(),
-            pa.chunked_array([part.item_id for part in parts], pa.string()).combine_chunks(),
+            # Chunked, as one array holds no more than 2 GiB of texts.
+            pa.chunked_array([part.user_id for part in parts], pa.string()),
+            pa.chunked_array([part.item_id for part in parts], pa.string()),
             np.concatenate([np.zeros(0, np.int64), *(part.ts_ms for part in parts)]),
-            pa.chunked_array(types, pa.string()).combine_chunks() if types else None,
+            pa.chunked_array(types, pa.string()) if types else None,
             list(chain.from_iterable(attributes)) if attributes else None,
         )
 

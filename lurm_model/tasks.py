@@ -83,7 +83,9 @@ def _categories(events: Events, key: str) -> Int64:
         max(tokens, key=lambda token: (count[token], token)) if tokens else f"item {item}"
         for item, tokens in zip(events.items, tokens_of, strict=True)
     ]
-    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+    # An array of texts would give each the room of the longest.
+    number = {name: place for place, name in enumerate(sorted(set(names)))}
+    return np.array([number[name] for name in names], np.int64)
 
 
 def _split(events: Events, category: Int64) -> float:
@@ -105,13 +107,16 @@ def _label_tasks(events: Events, labels: UserLabels | None, cut_ms: int) -> dict
     if labels is None:
         return {}
     row = {user: index for index, user in enumerate(labels.users)}
-    rows = np.array([row.get(user, -1) for user in events.users])
+    rows = np.array([row.get(user, -1) for user in events.users], np.int64)
     asked, tasks = eligible(events, cut_ms), {}
     for name, column in labels.columns.items():
-        values = np.where(rows >= 0, np.array([*column, ""])[rows], "")
-        frequent = [v for v, n in Counter(values[asked].tolist()).items() if v and n >= LABEL_USERS_MIN]
+        # Texts as numbers, "" is 0: an array of texts would give each the room of the longest.
+        number = {text: place for place, text in enumerate(sorted({"", *column}))}
+        values = np.array([number[text] for text in (*column, "")], np.int64)[rows]
+        frequent = np.flatnonzero(np.bincount(values[asked], minlength=len(number)) >= LABEL_USERS_MIN)
+        frequent = frequent[frequent > 0]
         if len(frequent) >= 2:
-            tasks[name] = Task(np.stack([values == v for v in sorted(frequent)], axis=1), values != "")
+            tasks[name] = Task(values[:, None] == frequent, values > 0)
     return tasks
 
 

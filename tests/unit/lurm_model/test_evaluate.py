@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -66,6 +67,25 @@ def test_preference_is_asked_of_the_attribute_that_tells_items_apart() -> None:
 def test_preference_is_asked_of_items_where_no_attribute_tells_them_apart() -> None:
     assert item_categories(items_with(shop=["x"] * 5))[0].tolist() == [0, 1, 2, 3, 4]
     assert item_categories(items_with(shop=[""] * 5))[1] == 5
+
+
+def test_long_texts_take_the_room_of_their_own_length() -> None:
+    n, long = 200, "x" * 100_000
+    events = items_with(kind=[long] + [str(i % 8) for i in range(1, n)])
+    events = dataclasses.replace(events, user=np.tile(np.arange(n), 5), item=np.tile(np.arange(n), 5))
+    ones = np.ones(5 * n, np.int64)
+    events = dataclasses.replace(events, ts_ms=0 * ones, weight=ones, users=[f"u{i}" for i in range(n)])
+    labels = UserLabels(events.users, {"name": [long] + [("odd", "even")[i % 2] for i in range(1, n)]})
+    tracemalloc.start()
+    try:
+        tasks = event_tasks(events, labels, 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # An array of them would be 80 MB.
+    assert peak < 4e6
+    assert tasks["name"].labels.sum(axis=0).tolist() == [100, 99]
+    assert item_categories(events)[1] == 9
 
 
 def test_ta_feng_asks_for_age_only_where_it_is_known() -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from lurm_model import file_pieces
-from lurm_model.datasets import iter_records, load_events, load_labels, sample_parts
+from lurm_model.datasets import iter_records, load_events, load_labels, numbered, sample_parts
 from lurm_model.errors import EventsFileError
 from lurm_model.event_files import Columns, read_columns, read_parts
 from lurm_model.reading import Reading
@@ -361,6 +362,24 @@ def test_a_parquet_file_is_read_by_row_group_and_rows_are_numbered_through(tmp_p
     pyarrow.parquet.write_table(pa.table(columns), path, row_group_size=3)
     with pytest.raises(EventsFileError, match=r"user_id is empty: .* row=5"):
         load_events([path])
+
+
+@pytest.fixture
+def huge() -> list[Columns]:
+    """Parts whose ids are more than 2 GiB together, of which memory holds one."""
+    ids = pa.array(["x" * 2**20, "y" * 2**20])
+    return [Columns(ids, ids, np.array([T, T]), ids, None)] * 1025
+
+
+def test_parts_with_more_ids_than_one_array_holds_are_joined(huge: list[Columns]) -> None:
+    joined = Columns.joined(huge)
+    assert {len(column) for column in (joined.user_id, joined.item_id, joined.ts_ms, joined.type)} == {2050}
+
+
+def test_more_ids_than_one_array_holds_are_numbered(huge: list[Columns]) -> None:
+    numbers, texts = numbered([part.user_id for part in huge])
+    assert numbers.tolist() == [0, 1] * 1025
+    assert [text[0] for text in texts] == ["x", "y"]
 
 
 N_USERS, N_EACH = 600, 200
