@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lurm_model.collate import Batch
 from lurm_model.contrast import ItemPrediction, Targets, VolumePrediction, info_nce
-from lurm_model.smen import Smen, Table
+from lurm_model.smen import Smen, Table, bag_values
 from lurm_model.views import Views
 from lurm_model.weighting import Float32
 from state.bags import UInt32
@@ -96,5 +96,7 @@ def _localise(views: Views) -> tuple[Tensor, Views]:
 def _targets(batch: Batch, life: str) -> Targets:
     scale = batch.scales[life]
     user = torch.repeat_interleave(torch.arange(batch.n_users, device=scale.indices.device), batch.life.offsets.diff())
-    total = scale.weights.new_zeros(batch.n_users).index_add_(0, user, scale.weights)
+    # On CUDA index_add_ would add in another order every time, and equal seeds would not give equal bundles.
+    one = scale.weights.new_ones(1, 1)
+    total = bag_values(torch.zeros_like(scale.indices), scale.weights, batch.life.offsets, one)[:, 0]
     return Targets(user, scale.indices, scale.weights / total[user])

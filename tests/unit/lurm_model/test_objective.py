@@ -145,6 +145,18 @@ def test_targets_are_each_users_shares_of_the_whole_life(views: Views) -> None:
         np.testing.assert_allclose(found, dense(batch), atol=1e-12)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_on_cuda_the_targets_are_the_same_every_time(rng: np.random.Generator) -> None:
+    user, n_interests = np.repeat(np.arange(20), 2000), 5000
+    config = dataclasses.replace(CONFIG, n_interests=n_interests)
+    rows = day_rows(user, 0 * user, rng.integers(0, n_interests - 1, len(user)), 1 + 0 * user)
+    reader = Reader(config, np.append(1 + rng.random(n_interests - 1), 0).astype(np.float32))
+    half = next(epoch_views(rows, np.arange(20), 20, reader, rng)).halves[0].to("cuda")
+    first, *others = (_targets(half, config.life_scale).share for _ in range(20))
+    assert all(torch.equal(first, other) for other in others)
+
+
 def test_the_gradient_of_the_whole_loss_is_its_slope_along_every_parameter(objective: Objective, views: Views) -> None:
     """Central differences along a random direction of each parameter."""
     torch.autograd.backward(objective(views)[0])
