@@ -52,8 +52,9 @@ class ScaleBatch:
 
     def to(self, device: str) -> Self:
         """The same on a device; ``batch_sizes`` stays, torch wants it on the CPU."""
-        moved = {field.name: to_device(getattr(self, field.name), device) for field in fields(self)}
-        return type(self)(**moved | {"batch_sizes": self.batch_sizes})
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        stays = {"batch_sizes": columns.pop("batch_sizes")}
+        return type(self)(**stays, **{name: to_device(column, device) for name, column in columns.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,18 @@ FORBIDDEN = {
 FAUST = {"assignor.py", "app.py", "transport.py", "table.py"}
 
 
-def imports_of(file: Path) -> set[str]:
+def imports_of(file: Path, depth: int = 1) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {_first(alias.name, depth) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            found.add(_first(node.module, depth))
     return found
+
+
+def _first(module: str, depth: int) -> str:
+    return ".".join(module.split(".")[:depth])
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
@@ -35,6 +39,12 @@ def test_a_package_does_not_know_the_libraries_of_the_layers_above(package: str)
 def test_only_the_files_that_must_know_faust_import_it() -> None:
     knowing = {file.name for file in (ROOT / "stream").rglob("*.py") if "faust" in imports_of(file)}
     assert knowing == FAUST
+
+
+def test_nothing_but_a_command_imports_a_command() -> None:
+    """The command line itself knows them by name."""
+    knowing = {file for file in (ROOT / "stream").rglob("*.py") if "stream.commands" in imports_of(file, 2)}
+    assert {file.parent.name for file in knowing} == {"commands"}
 
 
 def test_imports_between_packages_go_one_way() -> None:

@@ -25,7 +25,7 @@ from state.history import resolve
 from state.periods import MS_PER_DAY, SCALES, parse_scales
 from state.record import Ledger, PartitionRecord, decode_record
 from state.rows import RECORD_KEY, decode_header, decode_rows, seq_of, user_of
-from stream.commands.verify import relative_error
+from stream.comparison import relative_error
 from stream.connection import client_arguments
 from stream.embedding_record import Embedding, Erased, decode
 from stream.settings import Encode, Metrics, Model, Settings, State, Worker

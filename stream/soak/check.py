@@ -16,7 +16,7 @@ from lurm_model.encoder import Encoder
 from state.record import Ledger, decode_record
 from state.rows import RECORD_KEY, decode_header
 from stream.bag_report import period_bags
-from stream.commands.verify import Check
+from stream.comparison import Check
 from stream.connection import broker_errors, consumer_arguments
 from stream.embedding_record import Embedding, decode
 from stream.replay import Progress, State, newest_embeddings, newest_state, read_topic
