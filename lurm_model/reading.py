@@ -8,6 +8,8 @@ REQUIRED = ("user_id", "item_id", "ts")
 OPTIONAL = ("type", "attributes")
 TARGETS = (*REQUIRED, *OPTIONAL)
 ITEM_TARGETS = ("item_id", "attributes")
+# About 6 GiB while training. More events than this in one file teach hardly more than a sample of whole lives.
+EVENTS_MAX = 20_000_000
 TIME_UNITS = ("auto", "s", "ms", "iso")
 
 

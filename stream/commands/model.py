@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from lurm_model.reading import AS_NAMED, Reading
+from lurm_model.reading import AS_NAMED, EVENTS_MAX, Reading
 from state.periods import parse_scales
 from stream.commands.downloads import downloads
 from stream.commands.outputs import refuse_other_folder, refuse_unwritable, refuse_unwritable_file, write_refusals
@@ -35,9 +36,11 @@ CUT_HELP = "When the future to predict begins (ISO 8601, UTC). [default: with th
 SEED = click.IntRange(0, 2**32 - 1)  # what all our sources of chance take
 PATH = click.Path(path_type=Path)
 BUNDLE_HELP = "Instead of training one; trained on nothing but what lies before the cut."
-EVENTS_MAX = click.option(
-    "--events-max", type=click.IntRange(1), default=20_000_000, show_default=True, help=EVENTS_MAX_HELP
+EVENTS_MAX_OPTION = click.option(
+    "--events-max", type=click.IntRange(1), default=EVENTS_MAX, show_default=True, help=EVENTS_MAX_HELP
 )
+# What says which events, and how to read them; a data set says so itself.
+OF_EVENTS = ("users", "users_id", "cut_ms", "events_max")
 TRAIN_EXAMPLES = """
 \b
 Examples:
@@ -82,7 +85,7 @@ def _instant(_context: click.Context, _option: click.Parameter, value: str | Non
 @reading_options
 @click.option("--before", metavar="WHEN", callback=_instant, help=BEFORE_HELP)
 @click.option("--scales", default="day,month", show_default=True, callback=_scales, help="Scales the model reads.")
-@EVENTS_MAX
+@EVENTS_MAX_OPTION
 @click.option(
     "--interests",
     "n_interests",
@@ -138,7 +141,7 @@ def train(
 @click.option(
     "--users-id", default="user_id", show_default=True, metavar="COLUMN", help="Which column is their user_id."
 )
-@EVENTS_MAX
+@EVENTS_MAX_OPTION
 @click.option("--bundle", "folder", type=PATH, metavar="DIR", help=BUNDLE_HELP)
 @click.option("--json", "json_path", type=PATH, metavar="FILE", help="Also write the table as JSON.")
 @click.option("--markdown", type=PATH, metavar="FILE", help="Also write the table in Markdown.")
@@ -161,8 +164,10 @@ def evaluate(
     """
     if (dataset is None) == (not files):
         raise click.UsageError("give either --dataset or --events")
-    if dataset and (given["users"] or given["cut_ms"] is not None or reading != AS_NAMED):
-        raise click.UsageError("--users, --cut, --column, --attribute and --time-unit go with --events")
+    if dataset and (reading != AS_NAMED or any(map(_is_given, OF_EVENTS))):
+        raise click.UsageError(
+            "--users, --users-id, --cut, --column, --attribute, --time-unit and --events-max go with --events"
+        )
     _refuse_outputs(given["json_path"], given["markdown"], plots)
     with _refusals(), _progress() as progress:
         from lurm_model import evaluate as evaluation  # noqa: PLC0415  # torch is slow to import
@@ -184,6 +189,11 @@ def evaluate(
             drawing.plot(
                 list(evaluation.by_history(bundle, questions, progress)), "days of history", plots / "history.png"
             )
+
+
+def _is_given(name: str) -> bool:
+    """Whether an option was given, be it with its default."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _refuse_outputs(json_path: Path | None, markdown: Path | None, plots: Path | None) -> None:
@@ -292,7 +302,7 @@ def _progress() -> "Iterator[Progress]":
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines()
+        yield stage_lines()
         return
     stages = dict[str, Any]()
     with Bars(console=console) as bars:
@@ -305,7 +315,8 @@ def _progress() -> "Iterator[Progress]":
         yield show
 
 
-def _lines() -> "Progress":
+def stage_lines() -> "Progress":
+    """A line on stderr for each stage that is over, with the seconds it took if it was seen to begin."""
     began_s = dict[str, float]()
 
     def show(stage: str, done: int, total: int) -> None:
@@ -313,6 +324,8 @@ def _lines() -> "Progress":
         if done < total:
             began_s.setdefault(stage, now_s)
         else:
-            click.echo(f"{stage}: {now_s - began_s[stage]:.1f} s" if stage in began_s else stage, err=True)
+            # A stage may come again, and begins anew then.
+            began = began_s.pop(stage, None)
+            click.echo(stage if began is None else f"{stage}: {now_s - began:.1f} s", err=True)
 
     return show

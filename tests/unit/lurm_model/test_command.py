@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from lurm_model.bundle import Bundle
 from lurm_model.datasets import load_events, synthetic, write_events
 from lurm_model.tasks import default_cut
-from stream.commands.model import evaluate, train
+from stream.commands.model import evaluate, stage_lines, train
 from stream.errors import ConfigInvalid, LurmError
 from stream.settings import load
 from stream.soak.bundle import tiny_bundle
@@ -106,7 +106,6 @@ def test_the_future_begins_where_the_cut_says(events_file: Path, tmp_path: Path)
     result = run(evaluate, "--events", events_file, "--cut", "2999-01-01")
     assert isinstance(result.exception, ConfigInvalid)
     assert "--cut leaves no event to predict" in str(result.exception)
-    assert run(evaluate, "--dataset", "ta-feng", "--cut", "2001-01-01").exit_code == 2
 
 
 def test_training_until_a_time_knows_no_attribute_that_was_told_later(events_file: Path, tmp_path: Path) -> None:
@@ -187,7 +186,30 @@ def test_misuse_of_train_exits_with_two(arguments: tuple[str, ...]) -> None:
 def test_evaluate_wants_one_source() -> None:
     assert run(evaluate).exit_code == 2
     assert run(evaluate, "--dataset", "ta-feng", "--events", "e.jsonl").exit_code == 2
-    assert run(evaluate, "--dataset", "ta-feng", "--column", "user_id=customer").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--column=user_id=customer",
+        "--users-id=user_id",
+        "--users=u.csv",
+        "--events-max=20000000",
+        "--cut=2001-01-01",
+        "--time-unit=s",
+    ],
+)
+def test_a_data_set_takes_no_option_of_files(option: str) -> None:
+    result = run(evaluate, "--dataset", "ta-feng", option)
+    assert result.exit_code == 2
+    assert "go with --events" in result.output
+
+
+def test_a_stage_that_comes_again_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    show = stage_lines()
+    for done in (0, 1, 1):
+        show("SMEN", done, 1)
+    assert re.fullmatch(r"SMEN: \d+\.\d s\nSMEN\n", capsys.readouterr().err)
 
 
 def test_bad_input_is_a_refusal_with_exit_code_two_in_one_line(tmp_path: Path, events_file: Path) -> None:

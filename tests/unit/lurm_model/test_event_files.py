@@ -432,6 +432,12 @@ def test_a_sample_of_whole_lives_never_holds_more_than_a_piece_beside_it_in_ever
     assert load_events([path], events_max=5000).users == list(lives)
 
 
+def test_a_sample_without_anybody_says_so(tmp_path: Path) -> None:
+    path = write_many(tmp_path / "e.parquet")
+    with pytest.raises(EventsFileError, match=rf"raise --events-max: events_max=10 events={N_USERS * N_EACH}"):
+        load_events([path], events_max=10)
+
+
 def test_a_sample_is_of_the_same_users_in_any_order(tmp_path: Path) -> None:
     table = pyarrow.parquet.read_table(write_many(tmp_path / "0.parquet"))
     pyarrow.parquet.write_table(table.take(pa.array(range(len(table) - 1, -1, -1))), tmp_path / "1.parquet")
