@@ -12,8 +12,6 @@ from state.scan import check_read
 _PARTITION_BYTES = 4
 _READ_ROWS = 2_000
 
-Write = tuple[bytes, bytes | None]
-
 
 class RowCopy:
     """The newest value of every key of every partition; whoever made the folder deletes it."""

@@ -28,10 +28,18 @@ _KEY_TAIL = 1 + 1 + 4  # NUL, scale, period
 _USER_BYTES_MAX = 256
 PAIR = np.dtype([("interest", "<u4"), ("count", "<u4")])
 
+# What is put under a key of the store; None deletes.
+Write = tuple[bytes, bytes | None]
+
 
 def seq_of(epoch: int, offset: int) -> int:
     """The sequence number of a source record; it grows even when a recreated topic starts at offset 0 again."""
     return (epoch << SEQ_EPOCH_BITS) | offset
+
+
+def is_row_key(key: bytes) -> bool:
+    """Whether it is a row's, or one of the state's own."""
+    return not key.startswith(b"\0")
 
 
 def row_bytes_max(n_interests: int) -> int:

@@ -23,7 +23,7 @@ from state.history import Rows
 from state.options import CACHES, MARKS, META, StoreResources, open_database
 from state.record import PartitionRecord, decode_record, encode_record
 from state.replay import Record, newest_per_user
-from state.rows import RECORD_KEY, decode_rows, scan_range, seq_of, user_of
+from state.rows import RECORD_KEY, Write, decode_rows, scan_range, seq_of, user_of
 from state.scan import check_read, scan
 from state.view import StoreView
 
@@ -40,8 +40,6 @@ _APPLIED = struct.Struct("<qd")
 NONE_APPLIED: Final = -1
 _REPLAYED_KEY: Final = b"replayed"
 _SEQ = struct.Struct("<q")
-
-Write = tuple[bytes, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)

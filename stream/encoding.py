@@ -14,9 +14,8 @@ from state.caches import NONE, Caches, decode_caches, encode_caches
 from state.history import Rows
 from state.periods import Int64
 from state.rollup import users_to_roll_up
+from state.rows import Write
 from state.view import StoreView
-
-Write = tuple[bytes, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import msgspec
 from state.periods import Scale
 from state.record import Ledger, PartitionRecord, encode_record
 from state.rollup import roll_up
-from state.rows import RECORD_KEY, seq_of
-from state.store import BagStore, Changes, Write
+from state.rows import RECORD_KEY, Write, seq_of
+from state.store import BagStore, Changes
 from stream.dead_letters import dead_letters
 from stream.erasure import Answer, Checked, Marker, encode, erased_end, still_counted
 from stream.events import EventDecoder, Rejection, SourceRecord

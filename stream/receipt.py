@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from state.errors import UNREADABLE
-from state.rows import decode_header, seq_of, user_of
+from state.rows import decode_header, is_row_key, seq_of, user_of
 from state.store import BEHIND_S_MAX
 from stream.dead_letters import PREFIX
 from stream.embedding_record import Embedding
@@ -26,7 +26,6 @@ from stream.topics import configs
 
 FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STATE_KEYS = b"\0"
 
 
 class Removed(Struct, frozen=True):
@@ -204,7 +203,7 @@ def _sum(found: Collection[Answer] | Collection[Checked]) -> Removed:
 
 
 def _is_row_of(user: bytes, key: bytes) -> bool:
-    return not key.startswith(_STATE_KEYS) and user_of(key) == user
+    return is_row_key(key) and user_of(key) == user
 
 
 class _Event(Struct):

@@ -27,7 +27,7 @@ from kafka.partitioner.default import murmur2
 from state.options import StoreOptions, StoreResources
 from state.record import Ledger, PartitionRecord, decode_record, encode_record
 from state.row_copy import RowCopy
-from state.rows import RECORD_KEY, seq_of, sum_values, user_of
+from state.rows import RECORD_KEY, is_row_key, seq_of, sum_values, user_of
 from stream.connection import admin, broker_errors, client_arguments
 from stream.erasure import Answer, Marker, decode
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
@@ -41,7 +41,6 @@ from stream.topics import check, create_missing, end_offsets, n_partitions, offs
 UNFINISHED = "(unfinished lurm repartition)"
 _PROGRESS_EVERY = 10_000
 _PAUSE_S = 0.2
-_STATE_KEYS = b"\0"
 # An event that came compressed may be larger than what a topic takes of others.
 _AS_THEY_CAME: Mapping[str, Any] = {"compression_type": "gzip", "max_request_size": 2**31 - 1}
 
@@ -104,14 +103,10 @@ def copied(settings: Settings, n: int, progress: Progress | None = None) -> Iter
         closing(RowCopy(Path(folder) / "rows", StoreResources(StoreOptions()))) as rows,
     ):
         for batch in read_topic(settings, settings.changelog_topic, progress):
-            rows.write((each.partition, each.key, each.value) for each in batch if not _is_own(each.key))
+            rows.write((each.partition, each.key, each.value) for each in batch if is_row_key(each.key))
             newest = {each.partition: each.value for each in batch if each.key == RECORD_KEY and each.value}
             records |= {number: decode_record(value) for number, value in newest.items()}
         yield Copy(rows, records, n)
-
-
-def _is_own(key: bytes) -> bool:
-    return key.startswith(_STATE_KEYS)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from kafka import KafkaConsumer, TopicPartition
 from state.history import Rows
 from state.periods import Scale, parse_scales
 from state.record import Ledger, PartitionRecord, decode_record
-from state.rows import RECORD_KEY, decode_rows, user_of
+from state.rows import RECORD_KEY, decode_rows, is_row_key, user_of
 from stream.connection import broker_errors, consumer_arguments, wait_for_broker
 from stream.embedding_record import Embedding, decode
 from stream.errors import BrokerUnavailable, ConfigInvalid
@@ -26,7 +26,6 @@ Progress = Callable[[int, int], None]
 # Whose records are kept, by the id; None keeps everybody's.
 Wanted = Callable[[bytes], bool] | None
 _POLL_MS = 100
-_STATE_KEYS = b"\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ def newest_state(settings: Settings, wanted: Wanted = None, progress: Progress |
     for batch in read_topic(settings, settings.changelog_topic, progress):
         for record in batch:
             key, value = record.key, record.value
-            if key.startswith(_STATE_KEYS):
+            if not is_row_key(key):
                 if key == RECORD_KEY and value is not None:
                     records[record.partition] = decode_record(value)
             elif wanted is not None and not wanted(user_of(key)):

@@ -90,11 +90,13 @@ class Sparing(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged: all of other libraries is."""
-        said_at_s = self._said_at_s.get(record.msg)
-        if not super().filter(record) or said_at_s is None or record.created - said_at_s >= self._interval_s:
-            self._said_at_s[record.msg] = record.created
+        if not super().filter(record):
             return True
-        return False
+        said_at_s = self._said_at_s.get(record.msg)
+        if said_at_s is not None and record.created - said_at_s < self._interval_s:
+            return False
+        self._said_at_s[record.msg] = record.created
+        return True
 
 
 def _writable_folder(folder: Path | None) -> Path:

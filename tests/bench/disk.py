@@ -19,8 +19,8 @@ from state.bags import Bags
 from state.options import StoreOptions, StoreResources
 from state.periods import DAY, MONTH, MS_PER_DAY, Scale
 from state.record import PartitionRecord
-from state.rows import encode_keys, encode_values
-from state.store import BagStore, Changes, Write
+from state.rows import Write, encode_keys, encode_values
+from state.store import BagStore, Changes
 from stream.events import EventBatch, EventDecoder, Limits
 from stream.ingest import update_rows
 

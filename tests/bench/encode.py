@@ -26,8 +26,8 @@ from state.history import resolve
 from state.options import StoreOptions, StoreResources
 from state.periods import DAY, MONTH, Int64, Scale
 from state.record import PartitionRecord
-from state.rows import encode_keys, encode_values
-from state.store import BagStore, Changes, Write
+from state.rows import Write, encode_keys, encode_values
+from state.store import BagStore, Changes
 from stream.encoding import encode_users, leave_a_core
 
 N_INTERESTS, D_ITEM = 100_000, 64

@@ -28,8 +28,8 @@ from state.periods import DAY, MS_PER_DAY, parse_scales
 from state.record import PartitionRecord, encode_record
 from state.replay import Record
 from state.rollup import roll_up
-from state.rows import RECORD_KEY, decode_values, encode_keys, encode_values
-from state.store import BagStore, Changes, Write
+from state.rows import RECORD_KEY, Write, decode_values, encode_keys, encode_values
+from state.store import BagStore, Changes
 from stream.encoding import encode_users
 
 N_CLUSTERS, FIRST_DAY = 12, 20_000

@@ -21,8 +21,8 @@ from state.dirty import MarkColumns
 from state.options import StoreOptions, StoreResources
 from state.periods import MS_PER_DAY, SCALES
 from state.record import Ledger, PartitionRecord, encode_record
-from state.rows import RECORD_KEY, encode_keys, encode_values, seq_of
-from state.store import BagStore, Changes, Write
+from state.rows import RECORD_KEY, Write, encode_keys, encode_values, seq_of
+from state.store import BagStore, Changes
 from stream.connection import aiokafka_arguments
 from stream.embedded_broker import ApacheKafka
 from stream.settings import Settings
