@@ -1,7 +1,8 @@
 """What a worker may do while rebalances come and go; no partition is owned here, so no broker is needed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from stream.errors import SourceLost
 from stream.events import EventDecoder, Limits
 from stream.metrics import WorkerMetrics
 from stream.ownership import Ownership
-from stream.partition import Names, Pipeline
+from stream.partition import Names, Partition, Pipeline
 from stream.settings import Kafka
 from stream.source import Source
+from stream.transactions import TransactionalProducer
 
 
 def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownership:
@@ -153,3 +155,41 @@ def test_whoever_holds_no_partition_notices_that_the_topic_was_recreated(tmp_pat
             await held.activate()
 
     asyncio.run(scenario())
+
+
+def test_a_walk_over_everybody_goes_on_through_a_rebalance_that_leaves_the_partition_here(tmp_path: Path) -> None:
+    record = PartitionRecord("space", "day", 7, source_id="a", model_id="another")
+
+    async def scenario() -> None:
+        async with partition_at(tmp_path) as partition:
+            partition.store.replay([(RECORD_KEY, encode_record(record), 1)], 7)
+            await partition.activate(Source("events", "a", 0), 0, lambda: True)
+            assert partition.sweep_after == b"", "another model begins a walk"
+            partition.sweep_after = b"ann"
+            await partition.activate(Source("events", "a", 0), 0, lambda: True)
+            assert partition.sweep_after == b"ann"
+
+    asyncio.run(scenario())
+
+
+def test_a_new_partition_begins_with_the_first_offset_there_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with partition_at(tmp_path) as partition:
+            await partition.activate(Source("events", "a", 0), 75, lambda: True)
+            assert (partition.next_offset, partition.record.source_id) == (75, "a")
+
+    asyncio.run(scenario())
+
+
+@asynccontextmanager
+async def partition_at(folder: Path) -> AsyncIterator[Partition]:
+    """A partition that nothing was read of, and whose producers know no broker."""
+
+    async def source() -> Source:
+        raise AssertionError
+
+    store = BagStore(folder / "partition-0", StoreResources(StoreOptions()))
+    rows, embeddings = (TransactionalProducer(Kafka(brokers="nobody:1"), name, 0) for name in ("rows", "embeddings"))
+    with closing(store):
+        yield Partition(store, rows, embeddings, ownership(folder, source).shared)
+        await asyncio.gather(rows.stop(), embeddings.stop())
