@@ -183,7 +183,7 @@ class Worker:
     async def _encoded_enough(self) -> None:
         """While the dirty marks exceed their memory, encode at once, whatever the interval, and take no more events."""
         while self._has_too_many_marks() and not self.app.should_stop:
-            self._reencoder.hurry.set()
+            self._reencoder.hurry()
             await asyncio.sleep(_MARKS_WAIT_S)
 
     def _has_too_many_marks(self) -> bool:

@@ -26,6 +26,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+import stream.lenient  # noqa: F401 - changes how kafka-python reads
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.security import OAUTHBEARER, aiokafka_security, kafka_python_security
 from stream.settings import Kafka, Settings

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiokafka.consumer import fetcher
-from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
+
+from stream.lenient import AiokafkaBatch
 
 # A batch starts with its first offset, 8 bytes, and the length of what comes after these 12.
 _LENGTH = slice(8, 12)
@@ -48,10 +49,7 @@ class Batches:
 
 
 class Batch:
-    """A batch whose records can be read though the name of a header is no UTF-8, which Kafka lets a producer write.
-
-    aiokafka would fail at that record, and at every fetch of it again.
-    """
+    """A batch that can be read though the name of a header is no UTF-8 (`stream.lenient`)."""
 
     def __init__(self, batch: Any, raw: memoryview) -> None:
         self._batch = batch
@@ -67,25 +65,7 @@ class Batch:
         try:
             return iter(list(self._batch))
         except UnicodeDecodeError:
-            return iter(_LenientBatch(self._raw))
-
-
-class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # it is final, and there is no other parser
-    """Reads what is no UTF-8 of a header's name as U+FFFD; slow, for the rare batch."""
-
-    def __iter__(self) -> "_LenientBatch":
-        super().__iter__()
-        self._buffer: bytearray = _Lenient(self._buffer)
-        return self
-
-
-class _Lenient(bytearray):
-    def __getitem__(self, place: Any) -> Any:
-        found = super().__getitem__(place)
-        return _Lenient(found) if isinstance(place, slice) else found
-
-    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
-        return super().decode(encoding, errors)
+            return iter(AiokafkaBatch(self._raw))
 
 
 _close = fetcher.Fetcher.close

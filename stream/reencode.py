@@ -25,9 +25,12 @@ from stream.ownership import Ownership
 from stream.partition import Partition
 from stream.transactions import Outgoing
 
+# What is encoded and not published yet: some 15 MB each, with the default batch and model.
+_BATCHES_HELD = 16
+
 
 class Reencoder:
-    """Runs the encode cycles of a worker; whoever sets ``hurry`` does not wait for the next interval."""
+    """Runs the encode cycles of a worker."""
 
     def __init__(
         self,
@@ -42,9 +45,11 @@ class Reencoder:
         self._writer = writer
         self._interval_s = interval_s
         self._batch_users = batch_users
-        self.hurry = asyncio.Event()
         self.n_batches = 0
+        self._n_hurried = 0
+        self._hurry = asyncio.Event()
         self._turns = asyncio.Semaphore(encoder.n_threads)
+        self._held = asyncio.Semaphore(_BATCHES_HELD)
         self._threads = ThreadPoolExecutor(encoder.n_threads, "lurm-encode", encoder.use_own_stream)
 
     async def run(self) -> None:
@@ -58,11 +63,15 @@ class Reencoder:
                 for partition in followed.keys() - owned:
                     followed.pop(partition).cancel()
                 await self._pause(self._interval_s)
-                # Whoever waits was told; whoever encodes looks again soon.
-                self.hurry.clear()
+                self._hurry.clear()
         finally:
             for task in followed.values():
                 task.cancel()
+
+    def hurry(self) -> None:
+        """Begin the next cycles at once, whatever the interval; a walk over everybody gives way to them."""
+        self._n_hurried += 1
+        self._hurry.set()
 
     async def _follow(self, partition: Partition) -> None:
         """Cycle as long as the partition is owned."""
@@ -78,7 +87,7 @@ class Reencoder:
     async def _pause(self, seconds: float) -> None:
         """Wait so long, unless there is hurry."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.hurry.wait(), max(0.0, seconds))
+            await asyncio.wait_for(self._hurry.wait(), max(0.0, seconds))
 
     def _owns(self, partition: Partition) -> bool:
         return self._ownership.partitions.get(partition.number) is partition
@@ -88,17 +97,22 @@ class Reencoder:
         remaining = len(partition.store.marks) if self._ownership.recovered else 0
         while remaining > 0:
             async with partition.encoding:
-                async with self._turns:
-                    taken = self._take(partition)
-                    if not taken:
-                        return
-                    encoded = await self._encode(partition, list(taken), taken)
-                await self._publish(partition, encoded, taken)
-            remaining -= len(taken)
+                n_done = len(await self._encode_and_publish(partition))
+            remaining = remaining - n_done if n_done else 0
 
-    def _take(self, partition: Partition) -> dict[bytes, Mark]:
-        owned = self._ownership.recovered and self._owns(partition)
-        return partition.store.marks.take(self._batch_users) if owned else {}
+    async def _encode_and_publish(self, partition: Partition, users: Sequence[bytes] | None = None) -> Sequence[bytes]:
+        """A batch of the users who are dirty, or of these; returns them, none when a rebalance wants the partition."""
+        async with self._held:
+            async with self._turns:
+                if not (self._ownership.recovered and self._owns(partition)):
+                    return []
+                taken = partition.store.marks.take(self._batch_users) if users is None else {}
+                users = list(taken) if users is None else users
+                if not users:
+                    return []
+                encoded = await self._encode(partition, users, taken)
+            await self._publish(partition, encoded, taken)
+        return users
 
     async def _publish(self, partition: Partition, encoded: EncodedUsers, taken: Mapping[bytes, Mark]) -> None:
         """Marks and caches change last: whatever a crash prevents before is repeated."""
@@ -118,6 +132,7 @@ class Reencoder:
 
     async def _sweep_until(self, partition: Partition, end_s: float) -> None:
         """After the model changed, walk over everybody: a batch at least, and what is left of the interval."""
+        n_hurried = self._n_hurried
         while True:
             async with partition.encoding:
                 if not self._ownership.recovered:
@@ -126,16 +141,15 @@ class Reencoder:
                     await partition.note_published()
                     return
                 await self._sweep(partition, partition.sweep_after)
-            if perf_counter() >= end_s or self.hurry.is_set():
+            if perf_counter() >= end_s or self._n_hurried > n_hurried:
                 return
 
     async def _sweep(self, partition: Partition, after: bytes) -> None:
         users = partition.store.users_after(after, self._batch_users)
-        if users:
-            async with self._turns:
-                encoded = await self._encode(partition, users, {})
-            await self._publish(partition, encoded, {})
-        partition.sweep_after = users[-1] if users else None
+        if not users:
+            partition.sweep_after = None
+        elif await self._encode_and_publish(partition, users):
+            partition.sweep_after = users[-1]
 
     async def _encode(self, partition: Partition, users: Sequence[bytes], taken: Mapping[bytes, Mark]) -> EncodedUsers:
         # Marks, rows and caches are of one instant: nothing is awaited, so nothing written, since the marks were taken.

@@ -60,10 +60,12 @@ class Watchdog(threading.Thread):
         """Why the worker must end, if it must."""
         for reason in self._dead():
             return reason
+        before, self._moved = self._moved, {}
         for name, value, idle in self._progress():
-            before, since_s = self._moved.get(name, (None, now_s))
-            if idle or name not in self._moved or value != before:
-                self._moved[name] = (value, now_s)
-            elif now_s - since_s > self._stuck_s_max:
+            known, since_s = before.get(name, (None, now_s))
+            if idle or name not in before or value != known:
+                since_s = now_s
+            self._moved[name] = (value, since_s)
+            if now_s - since_s > self._stuck_s_max:
                 return f"{name} has not moved for {now_s - since_s:.0f} s"
         return None

@@ -93,8 +93,8 @@ def _folder(settings: Settings) -> Path:
 
 def _partitions(folder: Path, wanted: int | None) -> Mapping[int, Path]:
     paths = {path.name.removeprefix("partition-"): path for path in folder.glob("partition-*") if path.is_dir()}
-    numbers = sorted(int(number) for number in paths if number.isdecimal())
-    found = {number: paths[str(number)] for number in numbers if wanted in (None, number)}
+    numbers = {int(number): path for number, path in paths.items() if number.isdecimal()}
+    found = {number: path for number, path in sorted(numbers.items()) if wanted in (None, number)}
     if not found:
         what = "no partition" if wanted is None else f"no partition {wanted}"
         raise ConfigInvalid(f"there is {what} here: path={folder}")

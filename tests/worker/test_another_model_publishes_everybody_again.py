@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from stream.settings import Settings
-from tests.worker.conftest import MakeWorker
+from tests.brokers import Broker
+from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import (
     Changelog,
     Traffic,
@@ -42,6 +43,28 @@ def test_another_model_of_the_same_interest_space_publishes_everybody_again(
         "after the walk over everybody, only changes are published"
     )
     check_exact(one_settings, traffic.sent)
+
+
+def test_a_stop_during_the_walk_over_everybody_waits_for_one_batch_however_many_partitions_walk(
+    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    """Eight encodes of three seconds would not end in time, and the worker with them."""
+    settings = settings_on(one_broker.brokers, partitions=8)
+    traffic, worker = Traffic(settings, seed=12), make_worker(settings).ready()
+    traffic.send(1500)
+    wait_applied(settings, worker)
+    check_published(settings)
+    assert worker.terminate() == 0
+
+    tiny_bundle(model_seed=1).save(tmp_path / "other")
+    model = settings.model.model_copy(update={"bundle": tmp_path / "other"})
+    settings = settings.model_copy(update={"model": model})
+    worker = make_worker(settings).start("encode.started:1+=3").ready()
+    wait_until(lambda: worker.metric("lurm_embeddings_published_total") > 0, explain=worker.output)
+    assert worker.terminate() == 0, worker.output()
+    worker.ready()
+    check_published(settings)
+    check_exact(settings, traffic.sent)
 
 
 def users_of(settings: Settings, model_id: str) -> set[bytes]:

@@ -91,6 +91,8 @@ def test_events_with_a_header_that_is_no_utf_8_are_counted_or_rejected_like_othe
     assert (letter.key, letter.value, *letter.headers[:2]) == (b"user-1", b"{", ("caf\ufffd", b"7"), ("plain", b""))
     check_exact(settings, traffic.sent, n_rejected=1)
     check_published(settings)
+    # The commands read with another client.
+    assert len(read_records(settings, settings.topics.events, range(settings.topics.partitions))) == 43
 
 
 @pytest.mark.kafka

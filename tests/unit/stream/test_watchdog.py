@@ -27,6 +27,17 @@ def test_what_does_not_move_for_longer_than_the_limit_ends_the_worker() -> None:
     assert watching.look(10.5) == "the loop has not moved for 10 s"
 
 
+def test_what_was_away_starts_anew_when_it_comes_back() -> None:
+    seen: dict[str, tuple[object, bool]] = {"a transaction of partition 7": (0, True)}
+    watching = watchdog(seen)
+    assert watching.look(0.0) is None
+    given_up = seen.popitem()
+    assert watching.look(1.0) is None
+    seen[given_up[0]] = (0, False)
+    assert watching.look(300.0) is None
+    assert watching.look(311.0) == "a transaction of partition 7 has not moved for 11 s"
+
+
 def test_what_is_idle_may_stand_still_and_starts_anew_afterwards() -> None:
     seen: dict[str, tuple[object, bool]] = {"source": (7, True)}
     watching = watchdog(seen)
