@@ -14,7 +14,7 @@ from lurm_model.codebook import Codebook
 from state.periods import Int64
 from stream import events as stream_events
 from stream.events import EventDecoder, Limits
-from stream.new_items import LearnedItems, NewItem, Outcome, encode
+from stream.new_items import ItemRecord, LearnedItems, NewItem, Outcome, encode
 
 NOW_MS = 1_700_000_000_000
 VECTORS = np.eye(5, dtype=np.float32)
@@ -22,9 +22,9 @@ BOOK = Codebook({"known": 4}, VECTORS, np.ones(6, np.float32), {f"colour={i}": i
 SPACE = BOOK.interest_space_id
 
 
-def said(key: bytes | None, value: Any, partition: int = 0, at_ms: int = NOW_MS) -> Any:
+def said(key: bytes | None, value: Any, partition: int = 0, at_ms: int = NOW_MS) -> ItemRecord:
     raw = value if isinstance(value, bytes | None) else json.dumps(value).encode()
-    return SimpleNamespace(key=key, value=raw, partition=partition, timestamp=at_ms)
+    return ItemRecord(partition, at_ms, key, raw)
 
 
 def learn(learned: LearnedItems, *records: Any) -> dict[Outcome, int]:
