@@ -92,9 +92,13 @@ class Reencoder:
     def _owns(self, partition: Partition) -> bool:
         return self._ownership.partitions.get(partition.number) is partition
 
+    def _may_encode(self, partition: Partition) -> bool:
+        """Whether it is ours and recovered, and no rebalance wants it."""
+        return self._ownership.recovered and self._owns(partition)
+
     async def _cycle(self, partition: Partition) -> None:
         """Encode all users that are dirty now, in batches; give way as soon as a rebalance wants the partition."""
-        remaining = len(partition.store.marks) if self._ownership.recovered else 0
+        remaining = len(partition.store.marks) if self._may_encode(partition) else 0
         while remaining > 0:
             async with partition.encoding:
                 n_done = len(await self._encode_and_publish(partition))
@@ -104,7 +108,7 @@ class Reencoder:
         """A batch of the users who are dirty, or of these; returns them, none when a rebalance wants the partition."""
         async with self._held:
             async with self._turns:
-                if not (self._ownership.recovered and self._owns(partition)):
+                if not self._may_encode(partition):
                     return []
                 taken = partition.store.marks.take(self._batch_users) if users is None else {}
                 users = list(taken) if users is None else users
@@ -135,7 +139,7 @@ class Reencoder:
         n_hurried = self._n_hurried
         while True:
             async with partition.encoding:
-                if not self._ownership.recovered:
+                if not self._may_encode(partition):
                     return
                 if partition.sweep_after is None:
                     await partition.note_published()
