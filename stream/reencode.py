@@ -25,7 +25,7 @@ from stream.ownership import Ownership
 from stream.partition import Partition
 from stream.transactions import Outgoing
 
-# What is encoded and not published yet: some 15 MB each, with the default batch and model.
+# Encoded and not published yet, over all partitions: each holds its users' vectors, caches and records in memory.
 _BATCHES_HELD = 16
 
 
