@@ -5,6 +5,7 @@ apply for ever, so every failure here ends the worker.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
@@ -22,6 +23,11 @@ from stream.ownership import Ownership
 
 # A transaction waits for an absent broker without end, and a supervisor kills what does not stop, usually after 30 s.
 _STOP_S = 15.0
+# How often a broker must say that the changelog is shorter than what was applied, and how long apart.
+_ENDS_ASKED = 5
+_ENDS_PAUSE_S = 0.5
+
+logger = logging.getLogger("lurm")
 
 
 class BagTable(SerializedStore):
@@ -180,18 +186,30 @@ class Recovery(recovery.Recovery):
         await super().on_recovery_completed(generation_id)
 
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
-        """Refuse a changelog shorter than what was applied of it, in one line; Faust's own check is a traceback."""
-        await super()._build_highwaters(consumer, tps, destination, title)
-        for tp in tps:
-            applied = self.tp_to_table[tp].persisted_offset(tp)
-            if applied is not None and applied > destination[tp]:
-                die(
-                    SourceLost(
-                        f"the changelog is shorter than what was applied; was it recreated? topic={tp.topic} "
-                        f"partition={tp.partition} applied={applied} end={destination[tp] + 1}; remove LURM_STATE__DIR "
-                        "and reset the group's offsets to build the state again"
-                    )
-                )
+        """Refuse a changelog shorter than what was applied of it, in one line; Faust's own check is a traceback.
+
+        A Kafka whose node had just come back was seen to say 0 once, and the right end before and after: it is asked
+        again, since whoever believes the line removes a state.
+        """
+        for attempt in range(_ENDS_ASKED, 0, -1):
+            await super()._build_highwaters(consumer, tps, destination, title)
+            shorter = {tp: self.tp_to_table[tp].persisted_offset(tp) for tp in tps}
+            shorter = {
+                tp: applied for tp, applied in shorter.items() if applied is not None and applied > destination[tp]
+            }
+            if not shorter:
+                return
+            tp, applied = min(shorter.items())
+            found = f"topic={tp.topic} partition={tp.partition} applied={applied} end={destination[tp] + 1}"
+            if attempt > 1:
+                logger.info("the changelog looks shorter than what was applied, asking again: %s", found)
+                await asyncio.sleep(_ENDS_PAUSE_S)
+        die(
+            SourceLost(
+                f"the changelog is shorter than what was applied; was it recreated? {found}; remove LURM_STATE__DIR "
+                "and reset the group's offsets to build the state again"
+            )
+        )
 
 
 class TableManager(manager.TableManager):
