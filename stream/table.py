@@ -193,10 +193,8 @@ class Recovery(recovery.Recovery):
         """
         for attempt in range(_ENDS_ASKED, 0, -1):
             await super()._build_highwaters(consumer, tps, destination, title)
-            shorter = {tp: self.tp_to_table[tp].persisted_offset(tp) for tp in tps}
-            shorter = {
-                tp: applied for tp, applied in shorter.items() if applied is not None and applied > destination[tp]
-            }
+            held = {tp: self.tp_to_table[tp].persisted_offset(tp) for tp in tps}
+            shorter = {tp: applied for tp, applied in held.items() if applied is not None and applied > destination[tp]}
             if not shorter:
                 return
             tp, applied = min(shorter.items())

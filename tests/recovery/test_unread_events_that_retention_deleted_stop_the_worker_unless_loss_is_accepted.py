@@ -10,6 +10,7 @@ from tests.worker.conftest import MakeWorker, refusal
 from tests.workers import (
     Changelog,
     Traffic,
+    WorkerProcess,
     check_exact,
     check_published,
     delete_records,
@@ -29,13 +30,7 @@ def test_unread_events_that_retention_deleted_stop_the_worker_unless_loss_is_acc
     n_lost = lose_some(traffic)
     assert "retention deleted unread events" in refusal(worker, 1)
 
-    worker = make_worker(accepting(one_settings)).ready()
-    wait_until(lambda: worker.metric("lurm_lost_events_total") == n_lost)
-    late = Traffic(one_settings, seed=15)
-    late.send(100)
-    wait_applied(one_settings, worker)
-    check_exact(one_settings, read + late.sent)
-    check_published(one_settings)
+    check_goes_on(make_worker(accepting(one_settings)), read, n_lost)
 
 
 def test_they_stop_a_worker_that_runs_and_is_behind(one_settings: Settings, make_worker: MakeWorker) -> None:
@@ -53,13 +48,7 @@ def test_they_stop_a_worker_that_runs_and_is_behind(one_settings: Settings, make
 
     # A fetch that was on its way when the worker was stopped may have brought some of them.
     read = read_before(traffic, changelog)
-    worker = make_worker(accepting(one_settings)).ready()
-    wait_until(lambda: worker.metric("lurm_lost_events_total") == len(traffic.sent) - len(read))
-    late = Traffic(one_settings, seed=56)
-    late.send(100)
-    wait_applied(one_settings, worker)
-    check_exact(one_settings, read + late.sent)
-    check_published(one_settings)
+    check_goes_on(make_worker(accepting(one_settings)), read, len(traffic.sent) - len(read))
 
 
 def test_a_worker_begins_with_what_retention_left_and_misses_what_it_deletes_from_then_on(
@@ -79,13 +68,18 @@ def test_a_worker_begins_with_what_retention_left_and_misses_what_it_deletes_fro
     n_lost = lose_some(Traffic(one_settings, seed=20))
     assert "retention deleted unread events" in refusal(worker, 1)
 
-    worker = make_worker(accepting(one_settings)).ready()
+    check_goes_on(make_worker(accepting(one_settings)), [], n_lost)
+
+
+def check_goes_on(worker: WorkerProcess, read: list[PlainEvent], n_lost: int) -> None:
+    """It counts these as lost, and what comes then on top of what was read."""
+    worker.ready()
     wait_until(lambda: worker.metric("lurm_lost_events_total") == n_lost)
-    traffic = Traffic(one_settings, seed=21)
-    traffic.send(100)
-    wait_applied(one_settings, worker)
-    check_exact(one_settings, traffic.sent)
-    check_published(one_settings)
+    late = Traffic(worker.settings, seed=15)
+    late.send(100)
+    wait_applied(worker.settings, worker)
+    check_exact(worker.settings, read + late.sent)
+    check_published(worker.settings)
 
 
 def read_before(traffic: Traffic, changelog: Changelog) -> list[PlainEvent]:
