@@ -41,6 +41,7 @@ from stream.partition import Names, Pipeline
 from stream.reencode import Reencoder
 from stream.settings import Settings
 from stream.source import Source, ask, first_offsets, read_source
+from stream.stopping import FaustWorker
 from stream.topics import message_bytes_max
 from stream.transport import credentials
 from stream.watchdog import Progress, Watchdog
@@ -136,8 +137,7 @@ class Worker:
         # What stands now stays: the model, the codebook, the modules.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
-        worker = faust.Worker(self.app, loglevel="WARN", redirect_stdouts=False, override_logging=False, quiet=True)
-        worker.spinner = None
+        worker = FaustWorker(self.app, exits)
         try:
             worker.execute_from_commandline()
         except SystemExit as end:
@@ -145,7 +145,6 @@ class Worker:
             # Faust ends with 1 when a part of it crashed, which says nothing of broker or source.
             raise SystemExit(EXIT_FATAL if end.code else 0) from end
         finally:
-            self._watchdog.stop()
             health.close()
 
     def _count_exits(self) -> ExitLog:
@@ -250,7 +249,7 @@ class Worker:
             for producer in partition.producers:
                 name = f"a transaction of partition {partition.number} ({producer.id})"
                 yield Progress(name, producer.n_done, idle=not producer.in_flight)
-        yield Progress("the end", None, idle=not app.should_stop)
+        yield Progress("the end", None, idle=not app.should_stop, stuck_s_max=self.settings.worker.stop_s_max)
 
     def _dead(self) -> Iterator[str]:
         for number in self.ownership.dead_producers():

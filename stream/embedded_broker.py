@@ -5,7 +5,9 @@ Both run as child processes on 127.0.0.1 with one interface: `start` returns onc
 started them, so that a killed test leaves no orphan. Neither is meant for production.
 """
 
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,6 +31,8 @@ START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 HEAP_MB = 384
 _LOG_TAIL_LINES = 5
+# Below what Linux gives to connections (net.ipv4.ip_local_port_range, from 32768 by default).
+_PORTS = range(10_000, 32_768)
 # Any id does; a constant one lets a formatted folder be started again.
 _CLUSTER_ID = "bHVybS1zdHJlYW0tZGV2cw"
 # Ends the broker when the thread that started it ends: PR_SET_PDEATHSIG (1), then the pid becomes the broker's.
@@ -43,12 +47,20 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def free_ports(n: int) -> list[int]:
-    """``n`` distinct ports that nobody listened on a moment ago."""
-    sockets = [socket.create_server((HOST, 0)) for _ in range(n)]
-    ports: list[int] = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """``n`` distinct ports that nobody listened on a moment ago.
+
+    Drawn from those that no connection is given: one could take the port of a broker that is down for a while.
+    """
+    drawn = random.SystemRandom().sample(_PORTS, len(_PORTS))
+    return list(itertools.islice(filter(_is_free, drawn), n))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 class _Broker:

@@ -22,6 +22,7 @@ class ExitLog(logging.Handler):
     def __init__(self, file: Path) -> None:
         super().__init__(logging.CRITICAL)
         self._file = file
+        self._running = True
         self.counts = dict.fromkeys(ENDINGS, 0)
         # A file that cannot be read, or is no such file, counts nothing; one of another version what it knows.
         with suppress(OSError, ValueError, AttributeError, TypeError):
@@ -29,7 +30,7 @@ class ExitLog(logging.Handler):
             counts = found.get("counts", {})
             self.counts |= {how: int(counts.get(how, 0)) for how in ENDINGS}
             self.counts["killed"] += bool(found.get("running"))
-        self._write(running=True)
+        self._write()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count the ending that this record tells of."""
@@ -38,13 +39,15 @@ class ExitLog(logging.Handler):
             self.note(how)
 
     def note(self, how: str) -> None:
-        """Count how this process ends."""
-        self.counts[how] += 1
-        self._write(running=False)
+        """Count how this process ends; what comes after that is of the same end."""
+        if self._running:
+            self._running = False
+            self.counts[how] += 1
+            self._write()
 
-    def _write(self, *, running: bool) -> None:
+    def _write(self) -> None:
         # A full disk must not keep a worker from ending, or from saying why.
         with suppress(OSError):
             new = self._file.with_suffix(".new")
-            new.write_text(json.dumps({"running": running, "counts": self.counts}))
+            new.write_text(json.dumps({"running": self._running, "counts": self.counts}))
             new.replace(self._file)

@@ -54,6 +54,11 @@ class Ownership:
         self._source_id = ""
 
     @property
+    def began(self) -> bool:
+        """Whether the group has ever told this worker what is its own; before that it holds nothing."""
+        return bool(self._assigned_at_s)
+
+    @property
     def stores(self) -> Mapping[int, BagStore]:
         """Every open store, by partition: those we own and those we stand by for."""
         return self._stores

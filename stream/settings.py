@@ -215,6 +215,12 @@ class Worker(Section):
     stuck_s_max: float = Field(
         60.0, ge=5, le=86_400, description="the watchdog ends a worker without progress for this long"
     )
+    stop_s_max: float = Field(
+        25.0,
+        ge=1,
+        le=86_400,
+        description="and one that is told to stop and has not ended by then; less than the grace of its supervisor",
+    )
 
 
 class Settings(Section):

@@ -8,10 +8,12 @@ while the app rebalances (I6), and nothing is in flight when partitions are give
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from aiokafka.consumer import subscription_state
-from aiokafka.errors import ConsumerStoppedError, InconsistentGroupProtocolError
+from aiokafka.errors import ConsumerStoppedError, InconsistentGroupProtocolError, KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
@@ -33,6 +35,8 @@ _BATCHES_AHEAD = 4
 # How soon a partition that was full is looked at again.
 _FULL_S = 0.005
 _WATCH_S = 0.5
+# How long the broker may take to let a member go.
+_LEAVE_S = 2.0
 # Faust gives a rebalance this share of its timeout to finish what is in flight.
 _DRAIN_SHARE = 0.6
 
@@ -77,6 +81,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     _committing = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._telling = asyncio.Lock()
+        super().__init__(*args, **kwargs)
+
     async def on_start(self) -> None:
         """Keep the member id when a commit meets a rebalance, as the Java client does."""
         await super().on_start()
@@ -84,6 +92,42 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         reset = coordinator.reset_generation
         coordinator.reset_generation = lambda: coordinator.request_rejoin() if self._committing else reset()
         self.add_future(self._watch(self._consumer))
+
+    async def on_thread_stop(self) -> None:
+        """Leave before all else, since aiokafka would first wait to be a member."""
+        await self.leave_group()
+        await super().on_thread_stop()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Have the app give them up."""
+        async with self._telling:
+            await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Have the app take them."""
+        async with self._telling:
+            await super().on_partitions_assigned(assigned, generation_id)
+
+    async def leave_group(self) -> None:
+        """Be no member any more, nor become one. One with a static id stays until its session ends.
+
+        The broker answers a member that joins once all others have joined, and nothing else on that connection before.
+        """
+        if self._consumer is None:
+            return
+        coordinator = self._consumer._coordinator
+        joining, member = coordinator._coordination_task, coordinator.member_id
+        # What the app has begun, it ends.
+        async with self._telling:
+            joining.cancel()
+        await asyncio.wait([joining], timeout=_LEAVE_S)
+        await coordinator._stop_heartbeat_task()
+        coordinator.reset_generation()
+        if coordinator._group_instance_id is None and member and coordinator.coordinator_id is not None:
+            request = LeaveGroupRequest(coordinator.group_id, member)
+            with suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(_LEAVE_S):
+                    await self._consumer._client.send(coordinator.coordinator_id, request)
 
     async def _watch(self, consumer: Any) -> None:
         """End the worker with what the coordinator or the fetcher died of: Faust asks neither, joined or not."""
@@ -164,6 +208,11 @@ class Consumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def leave_group(self) -> None:
+        """As its thread's."""
+        thread: ConsumerThread = self._thread
+        await thread.call_thread(thread.leave_group)
 
     def _is_source(self, tp: TP) -> bool:
         return bool(tp.topic == self.app.ownership.shared.names.events)

@@ -19,11 +19,15 @@ def _die(reason: str) -> NoReturn:
 
 
 class Progress(NamedTuple):
-    """One thing that must move: ``value`` changes whenever it does; ``idle`` says it has no reason to."""
+    """One thing that must move: ``value`` changes whenever it does; ``idle`` says it has no reason to.
+
+    ``stuck_s_max`` is how long it may stand still, None: as long as anything else.
+    """
 
     name: str
     value: object
     idle: bool
+    stuck_s_max: float | None = None
 
 
 class Watchdog(threading.Thread):
@@ -42,30 +46,23 @@ class Watchdog(threading.Thread):
         self._stuck_s_max = stuck_s_max
         self._end = end
         self._moved: dict[str, tuple[object, float]] = {}
-        self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Look once a second."""
-        while not self._stopping.wait(_PERIOD_S):
-            reason = self.look(time.monotonic())
-            if reason is not None:
-                self._end(reason)
-                return
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._stopping.set()
+        """Look once a second, as long as there is a process: its last moments may hang as well."""
+        while (reason := self.look(time.monotonic())) is None:
+            time.sleep(_PERIOD_S)
+        self._end(reason)
 
     def look(self, now_s: float) -> str | None:
         """Why the worker must end, if it must."""
         for reason in self._dead():
             return reason
         before, self._moved = self._moved, {}
-        for name, value, idle in self._progress():
+        for name, value, idle, stuck_s_max in self._progress():
             known, since_s = before.get(name, (None, now_s))
             if idle or name not in before or value != known:
                 since_s = now_s
             self._moved[name] = (value, since_s)
-            if now_s - since_s > self._stuck_s_max:
+            if now_s - since_s > (self._stuck_s_max if stuck_s_max is None else stuck_s_max):
                 return f"{name} has not moved for {now_s - since_s:.0f} s"
         return None

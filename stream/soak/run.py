@@ -72,6 +72,7 @@ class Soak:
             settings = soak_settings(broker.brokers, self.folder)
             create_missing(settings)
             traffic = Traffic(settings, self.plan.seed, self.plan.rate, self.plan.seconds)
+            stack.callback(traffic.stop)
             members = [Member(settings, self.folder, name) for name in _MEMBERS]
             crew = stack.enter_context(Crew(members, lambda: self._look(crew, traffic, started_s)))
             readers = stack.enter_context(Readers(settings))

@@ -22,6 +22,7 @@ logging.getLogger().addHandler(exits)
 how = sys.argv[2]
 if how == "stopped":
     exits.note("stopped")
+    exits.note("failed")
 elif how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 elif how == "failed":

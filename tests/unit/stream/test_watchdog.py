@@ -49,6 +49,13 @@ def test_what_is_idle_may_stand_still_and_starts_anew_afterwards() -> None:
     assert watching.look(1011.0) == "source has not moved for 11 s"
 
 
+def test_what_has_a_limit_of_its_own_keeps_to_it() -> None:
+    watching = Watchdog(lambda: [Progress("the end", None, False, 3.0)], list, 10.0, lambda reason: None)
+    assert watching.look(0.0) is None
+    assert watching.look(3.0) is None
+    assert watching.look(4.0) == "the end has not moved for 4 s"
+
+
 def test_something_dead_ends_the_worker_at_once() -> None:
     assert watchdog({"loop": (0, True)}, ["the producer of partition 3 is dead"]).look(0.0) == (
         "the producer of partition 3 is dead"
@@ -68,12 +75,4 @@ def test_the_thread_reports_once_and_ends() -> None:
     assert reported.wait(10)
     watching.join(10)
     assert reasons == ["dead"]
-    assert not watching.is_alive()
-
-
-def test_a_stopped_thread_looks_no_more() -> None:
-    watching = Watchdog(list, lambda: ["dead"], 10.0, lambda reason: None)
-    watching.stop()
-    watching.start()
-    watching.join(10)
     assert not watching.is_alive()

@@ -1,0 +1,54 @@
+"""What a signal to stop does to a worker.
+
+Faust stops its services in order, which hands the partitions over. While they are still being started that order is not
+reliable: a service that starts as it is stopped was seen to end the process with a traceback, or not at all. But a
+worker that was never assigned anything has nothing to hand over, so it says goodbye to its group and is gone.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import faust
+
+from stream.exits import ExitLog
+
+if TYPE_CHECKING:
+    from stream.app import LurmApp
+
+logger = logging.getLogger("lurm")
+
+_GOODBYE_S: Final = 2.0
+
+
+class FaustWorker(faust.Worker):  # type: ignore[misc]
+    """Faust's host of an app, which says nothing of its own and ends a worker that holds nothing at once."""
+
+    app: "LurmApp"
+
+    def __init__(self, app: "LurmApp", exits: ExitLog) -> None:
+        super().__init__(app, loglevel="WARN", redirect_stdouts=False, override_logging=False, quiet=True)
+        self.spinner = None
+        self._exits = exits
+        self._goodbye: asyncio.Task[None] | None = None
+
+    def _schedule_shutdown(self, signal: signal.Signals) -> None:
+        if self.app.ownership.began:
+            super()._schedule_shutdown(signal)
+        elif self._goodbye is None:
+            self._goodbye = self.loop.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        # The group finds out by itself, a session later.
+        with suppress(Exception):
+            async with asyncio.timeout(_GOODBYE_S):
+                await self.app.consumer.leave_group()
+        logger.info("stopped before anything was assigned")
+        self._exits.note("stopped")
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
