@@ -101,9 +101,9 @@ def item_interests(bundle: Bundle, events: Events) -> Int64:
     return found
 
 
-def evaluate(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Report:
-    """Every model's answers to every task."""
-    made = models(bundle, questions, progress)
+def evaluate(bundle: Bundle, questions: Questions, progress: Progress = silent, device: str = "auto") -> Report:
+    """Every model's answers to every task; SMEN encodes, and learns where it must, on ``device``."""
+    made = models(bundle, questions, progress, device)
     report = Report.of_tasks(questions.n_asked)
     for done, (name, make) in enumerate(made.items()):
         progress("probes", done, len(made))
@@ -113,7 +113,9 @@ def evaluate(bundle: Bundle, questions: Questions, progress: Progress = silent) 
     return report
 
 
-def models(bundle: Bundle, questions: Questions, progress: Progress) -> dict[str, Callable[[], Any]]:
+def models(
+    bundle: Bundle, questions: Questions, progress: Progress, device: str = "auto"
+) -> dict[str, Callable[[], Any]]:
     """How to make every model's features, by name: one row per user."""
     before = questions.before
     progress("baselines", 0, 1)
@@ -123,16 +125,20 @@ def models(bundle: Bundle, questions: Questions, progress: Progress) -> dict[str
     progress("baselines", 1, 1)
     start = np.append(bundle.codebook.centroids, np.zeros((1, bundle.config.d_item), np.float32), axis=0)
     return {
-        "smen": lambda: _flat(bundle, before),
+        "smen": lambda: _flat(bundle, before, device),
         # One anchor for each of the two paths: the multi-anchor module taken away.
-        "smen_m1": lambda: _flat(_with_anchors(bundle, before, 2, progress), before),
+        "smen_m1": lambda: _flat(_with_anchors(bundle, before, 2, progress, device), before, device),
         "coles": lambda: coles_features(before, interest, start, 0, progress),
         **baselines,
     }
 
 
 def by_size(
-    bundle: Bundle, questions: Questions, progress: Progress = silent, anchors: Sequence[int] = ANCHORS
+    bundle: Bundle,
+    questions: Questions,
+    progress: Progress = silent,
+    anchors: Sequence[int] = ANCHORS,
+    device: str = "auto",
 ) -> Iterator[Point]:
     """Models of several sizes; SMEN is trained anew for every number of anchors."""
     before, d_anchor = questions.before, bundle.config.d_anchor
@@ -141,16 +147,18 @@ def by_size(
     for done, n_anchors in enumerate(anchors):
         progress("by size", done, len(anchors))
         same = n_anchors == bundle.config.n_anchors
-        model = bundle if same else _with_anchors(bundle, before, n_anchors, progress)
+        model = bundle if same else _with_anchors(bundle, before, n_anchors, progress, device)
         width = n_anchors * d_anchor
-        yield Point("smen", width, questions.probe(_flat(model, before)))
+        yield Point("smen", width, questions.probe(_flat(model, before, device)))
         for name, make in baselines.items():
             features = make(width)
             yield Point(name, features.shape[1], questions.probe(features))
     progress("by size", len(anchors), len(anchors))
 
 
-def by_history(bundle: Bundle, questions: Questions, progress: Progress = silent) -> Iterator[Point]:
+def by_history(
+    bundle: Bundle, questions: Questions, progress: Progress = silent, device: str = "auto"
+) -> Iterator[Point]:
     """SMEN and its peers when they see no more than the last days before the cut: what a whole life is worth."""
     before = questions.before
     interest, vectors = item_interests(bundle, before), item_vectors(before, seed=0)
@@ -159,22 +167,22 @@ def by_history(bundle: Bundle, questions: Questions, progress: Progress = silent
     for done, days in enumerate(spans):
         progress("by history", done, len(spans))
         seen = before.where(before.ts_ms >= questions.cut_ms - days * MS_PER_DAY)
-        yield Point("smen", days, questions.probe(_flat(bundle, seen)))
+        yield Point("smen", days, questions.probe(_flat(bundle, seen, device)))
         yield Point("bag", days, questions.probe(raw_bag(seen, interest[seen.item], bundle.config.n_interests)))
         yield Point("mean_pooling_rf", days, questions.probe(mean_pooling_rf(seen, vectors, questions.cut_ms)))
     progress("by history", len(spans), len(spans))
 
 
-def _flat(bundle: Bundle, events: Events) -> Float32:
-    return encode_events(bundle, events).reshape(len(events.users), -1)
+def _flat(bundle: Bundle, events: Events, device: str) -> Float32:
+    return encode_events(bundle, events, device).reshape(len(events.users), -1)
 
 
-def _with_anchors(bundle: Bundle, events: Events, n_anchors: int, progress: Progress) -> Bundle:
+def _with_anchors(bundle: Bundle, events: Events, n_anchors: int, progress: Progress, device: str) -> Bundle:
     """The same codebook under another SMEN, trained on these events."""
     n_recurrent = max(1, round(n_anchors * bundle.config.n_recurrent / bundle.config.n_anchors))
     config = replace(bundle.config, n_anchors=n_anchors, n_recurrent=n_recurrent)
     interest = item_interests(bundle, events)
     rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
-    options = LearnOptions(None, seed=0, device=choose_device("auto"))
+    options = LearnOptions(None, seed=0, device=choose_device(device))
     weights, history = train_smen(bundle.codebook, config, rows, options, progress)
     return Bundle.build(config, bundle.codebook, weights, {}, history)

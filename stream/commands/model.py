@@ -39,6 +39,7 @@ BUNDLE_HELP = "Instead of training one; trained on nothing but what lies before 
 EVENTS_MAX_OPTION = click.option(
     "--events-max", type=click.IntRange(1), default=EVENTS_MAX, show_default=True, help=EVENTS_MAX_HELP
 )
+DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 # What says which events, and how to read them; a data set says so itself.
 OF_EVENTS = ("users", "users_id", "cut_ms", "events_max")
 TRAIN_EXAMPLES = """
@@ -94,7 +95,7 @@ def _instant(_context: click.Context, _option: click.Parameter, value: str | Non
 )
 @click.option("--epochs", type=click.IntRange(0), help=EPOCHS_HELP)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Equal seeds give equal bundles.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@DEVICE_OPTION
 @click.option("--checkpoint", type=PATH, metavar="DIR", help="Save every epoch here; run again to go on after a stop.")
 @click.pass_obj
 def train(
@@ -146,6 +147,7 @@ def train(
 @click.option("--json", "json_path", type=PATH, metavar="FILE", help="Also write the table as JSON.")
 @click.option("--markdown", type=PATH, metavar="FILE", help="Also write the table in Markdown.")
 @click.option("--plots", type=PATH, metavar="DIR", help="Also AUC by size and by history, as pictures and tables.")
+@DEVICE_OPTION
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many random splits.")
 @click.option("--cache", type=PATH, default=downloads, metavar="DIR", help=CACHE_HELP)
 @click.pass_obj
@@ -173,22 +175,24 @@ def evaluate(
         from lurm_model import evaluate as evaluation  # noqa: PLC0415  # torch is slow to import
         from lurm_model import plots as drawing  # noqa: PLC0415
         from lurm_model.datasets import load_events  # noqa: PLC0415  # pyarrow is slow to import
+        from lurm_model.encoder import choose_device  # noqa: PLC0415
 
+        device = given["device"]
+        choose_device(device)
         if plots:
             drawing.require()
         events = load_events(files, settings.events.weights, given["events_max"], reading) if files else None
         labels = _labels(events, given["users"], given["users_id"])
         questions = _questions(events, labels, given["cut_ms"], given["cache"], given["seeds"])
-        bundle = _bundle(given["folder"], questions, progress)
-        report = evaluation.evaluate(bundle, questions, progress)
+        bundle = _bundle(given["folder"], questions, progress, device)
+        report = evaluation.evaluate(bundle, questions, progress, device)
         _print_table(report)
         _write(report, given["json_path"], given["markdown"])
         if plots:
-            sized = list(evaluation.by_size(bundle, questions, progress))
+            sized = list(evaluation.by_size(bundle, questions, progress, device=device))
             drawing.plot(sized, "numbers per user", plots / "size.png")
-            drawing.plot(
-                list(evaluation.by_history(bundle, questions, progress)), "days of history", plots / "history.png"
-            )
+            history = list(evaluation.by_history(bundle, questions, progress, device))
+            drawing.plot(history, "days of history", plots / "history.png")
 
 
 def _is_given(name: str) -> bool:
@@ -240,13 +244,14 @@ def _questions(
     return Questions(events, asked, cut_ms, seeds)
 
 
-def _bundle(folder: Path | None, questions: "Questions", progress: "Progress") -> "Bundle":
+def _bundle(folder: Path | None, questions: "Questions", progress: "Progress", device: str) -> "Bundle":
     """The bundle to evaluate: one that has seen nothing of what it is asked."""
     from lurm_model.bundle import Bundle  # noqa: PLC0415  # torch is slow to import
+    from lurm_model.train import TrainOptions  # noqa: PLC0415
     from lurm_model.train import train as train_bundle  # noqa: PLC0415
 
     if folder is None:
-        return train_bundle(questions.before, progress=progress)
+        return train_bundle(questions.before, TrainOptions(device=device), progress)
     bundle = Bundle.load(folder)
     cut = datetime.fromtimestamp(questions.cut_ms / 1000, UTC).isoformat(timespec="milliseconds")
     last_ms = bundle.learned_until_ms

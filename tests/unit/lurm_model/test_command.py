@@ -238,9 +238,10 @@ def test_bad_input_is_a_refusal_with_exit_code_two_in_one_line(tmp_path: Path, e
 
 @pytest.mark.parametrize("device", ["abacus", "cpu:0", "meta", "cuda:99999999999", "cuda:999", ""])
 def test_a_device_that_is_none_is_refused_before_files_are_read(tmp_path: Path, device: str) -> None:
-    result = run(train, "--events", tmp_path / "missing.csv", "--out", tmp_path / "o", "--device", device)
-    assert isinstance(result.exception, ConfigInvalid)
-    assert re.search(rf"use --device auto.*: device={device}$", str(result.exception))
+    given = ("--events", tmp_path / "missing.csv", "--device", device)
+    for result in (run(train, *given, "--out", tmp_path / "o"), run(evaluate, *given)):
+        assert isinstance(result.exception, ConfigInvalid)
+        assert re.search(rf"use --device auto.*: device={device}$", str(result.exception))
 
 
 def test_a_missing_network_is_no_misuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
