@@ -22,7 +22,7 @@ class ExitLog(logging.Handler):
     def __init__(self, file: Path) -> None:
         super().__init__(logging.CRITICAL)
         self._file = file
-        self._running = True
+        self._ended: str | None = None
         self.counts = dict.fromkeys(ENDINGS, 0)
         # A file that cannot be read, or is no such file, counts nothing; one of another version what it knows.
         with suppress(OSError, ValueError, AttributeError, TypeError):
@@ -39,15 +39,18 @@ class ExitLog(logging.Handler):
             self.note(how)
 
     def note(self, how: str) -> None:
-        """Count how this process ends; what comes after that is of the same end."""
-        if self._running:
-            self._running = False
-            self.counts[how] += 1
-            self._write()
+        """Count how this process ends: as was said first, but one that was stopped may yet fail to end."""
+        if self._ended == "stopped":
+            self.counts["stopped"] -= 1
+        elif self._ended is not None:
+            return
+        self._ended = how
+        self.counts[how] += 1
+        self._write()
 
     def _write(self) -> None:
         # A full disk must not keep a worker from ending, or from saying why.
         with suppress(OSError):
             new = self._file.with_suffix(".new")
-            new.write_text(json.dumps({"running": self._running, "counts": self.counts}))
+            new.write_text(json.dumps({"running": self._ended is None, "counts": self.counts}))
             new.replace(self._file)

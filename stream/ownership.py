@@ -34,13 +34,15 @@ class Ownership:
     """The partitions of this worker, through all rebalances.
 
     ``recovered`` allows work: false from the moment partitions may be lost until the new ones are recovered. ``ready``
-    is what is said outside: it stays true through a rebalance that brings this worker nothing new.
+    is what is said outside: it stays true through a rebalance that brings this worker nothing new. Until it
+    ``was_assigned`` anything, it holds nothing.
     """
 
     def __init__(self, folder: Path, resources: StoreResources, kafka: Kafka, shared: Pipeline) -> None:
         self.partitions: dict[int, Partition] = {}
         self.recovered = False
         self.ready = False
+        self.was_assigned = False
         self.n_replayed = 0
         self.applying: dict[asyncio.Task[None], object] = {}
         self.shared = shared
@@ -52,11 +54,6 @@ class Ownership:
         self._assigned_at_s, self._replayed_before = 0.0, 0
         self._assignment: object | None = None
         self._source_id = ""
-
-    @property
-    def began(self) -> bool:
-        """Whether the group has ever told this worker what is its own; before that it holds nothing."""
-        return bool(self._assigned_at_s)
 
     @property
     def stores(self) -> Mapping[int, BagStore]:
@@ -86,7 +83,7 @@ class Ownership:
 
         A signal to stop may give everything up while this waits for a broker; then it takes nothing.
         """
-        self.recovered = False
+        self.recovered, self.was_assigned = False, True
         new = active - set(self.partitions)
         self.ready = self.ready and not new
         allowed = self._allowed = active | standby

@@ -217,7 +217,7 @@ class Worker(Section):
     )
     stop_s_max: float = Field(
         25.0,
-        ge=1,
+        ge=5,
         le=86_400,
         description="and one that is told to stop and has not ended by then; less than the grace of its supervisor",
     )

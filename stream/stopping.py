@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("lurm")
 
-_GOODBYE_S: Final = 2.0
+_GOODBYE_S: Final = 3.0
 
 
 class FaustWorker(faust.Worker):  # type: ignore[misc]
@@ -36,17 +36,21 @@ class FaustWorker(faust.Worker):  # type: ignore[misc]
         self._exits = exits
         self._goodbye: asyncio.Task[None] | None = None
 
-    def _schedule_shutdown(self, signal: signal.Signals) -> None:
-        if self.app.ownership.began:
-            super()._schedule_shutdown(signal)
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        if self.app.ownership.was_assigned:
+            super()._schedule_shutdown(number)
         elif self._goodbye is None:
-            self._goodbye = self.loop.create_task(self._leave())
+            self._goodbye = self.loop.create_task(self._leave(number))
 
-    async def _leave(self) -> None:
-        # The group finds out by itself, a session later.
+    async def _leave(self, number: signal.Signals) -> None:
+        # If it fails or takes too long, as before there is a consumer, the group finds out a session later.
         with suppress(Exception):
             async with asyncio.timeout(_GOODBYE_S):
                 await self.app.consumer.leave_group()
+        if self.app.ownership.was_assigned:
+            # In the meantime.
+            super()._schedule_shutdown(number)
+            return
         logger.info("stopped before anything was assigned")
         self._exits.note("stopped")
         logging.shutdown()

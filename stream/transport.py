@@ -6,6 +6,7 @@ while the app rebalances (I6), and nothing is in flight when partitions are give
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -35,8 +36,9 @@ _BATCHES_AHEAD = 4
 # How soon a partition that was full is looked at again.
 _FULL_S = 0.005
 _WATCH_S = 0.5
-# How long the broker may take to let a member go.
-_LEAVE_S = 2.0
+# How long ending the attempt to join may take, and then the broker's answer to who leaves.
+_LEAVE_S = 1.0
+_RETRY_S = 0.1
 # Faust gives a rebalance this share of its timeout to finish what is in flight.
 _DRAIN_SHARE = 0.6
 
@@ -82,7 +84,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     _committing = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._telling = asyncio.Lock()
+        self._rebalancing_app = asyncio.Lock()
         super().__init__(*args, **kwargs)
 
     async def on_start(self) -> None:
@@ -95,38 +97,42 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_thread_stop(self) -> None:
         """Leave before all else, since aiokafka would first wait to be a member."""
-        await self.leave_group()
-        await super().on_thread_stop()
+        try:
+            await self.leave_group()
+        finally:
+            await super().on_thread_stop()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Have the app give them up."""
-        async with self._telling:
+        async with self._rebalancing_app:
             await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Have the app take them."""
-        async with self._telling:
+        async with self._rebalancing_app:
             await super().on_partitions_assigned(assigned, generation_id)
 
     async def leave_group(self) -> None:
-        """Be no member any more, nor become one. One with a static id stays until its session ends.
-
-        The broker answers a member that joins once all others have joined, and nothing else on that connection before.
-        """
-        if self._consumer is None:
+        """Be no member any more, nor become one. One with a static id stays until its session ends."""
+        coordinator = None if self._consumer is None else self._consumer._coordinator
+        if coordinator is None:
             return
-        coordinator = self._consumer._coordinator
         joining, member = coordinator._coordination_task, coordinator.member_id
-        # What the app has begun, it ends.
-        async with self._telling:
-            joining.cancel()
-        await asyncio.wait([joining], timeout=_LEAVE_S)
+        deadline_s = time.monotonic() + _LEAVE_S
+        while not joining.done() and time.monotonic() < deadline_s:
+            # Not while the app is told of a rebalance: it finishes that first.
+            async with self._rebalancing_app:
+                joining.cancel()
+            # It ends by that, unless it was just ending its heartbeat, which takes the cancellation for its own.
+            await asyncio.wait([joining], timeout=_RETRY_S)
         await coordinator._stop_heartbeat_task()
+        # aiokafka must not leave a second time.
         coordinator.reset_generation()
         if coordinator._group_instance_id is None and member and coordinator.coordinator_id is not None:
             request = LeaveGroupRequest(coordinator.group_id, member)
             with suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(_LEAVE_S):
+                    # Not on the group's connection: Kafka reads nothing more there before it has answered who joins.
                     await self._consumer._client.send(coordinator.coordinator_id, request)
 
     async def _watch(self, consumer: Any) -> None:

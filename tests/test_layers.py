@@ -13,7 +13,7 @@ FORBIDDEN = {
     "lurm_model": {"kafka", "aiokafka", "faust", "rocksdict", "prometheus_client", "click"},
 }
 # Only these know Faust, so that it can be replaced by changing them.
-FAUST = {"assignor.py", "app.py", "transport.py", "table.py"}
+FAUST = {"assignor.py", "app.py", "stopping.py", "transport.py", "table.py"}
 
 
 def imports_of(file: Path, depth: int = 1) -> set[str]:

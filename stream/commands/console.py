@@ -1,14 +1,13 @@
 """`lurm console`: a page that shows an application live, and one user at a time."""
 
 import logging
-import signal
-import threading
 import time
 from typing import Any
 
 import click
 
 from stream.settings import Kafka, Settings
+from stream.stop_signal import StopSignal
 
 logger = logging.getLogger("lurm")
 
@@ -47,9 +46,7 @@ def console(
     from stream.console.workers import WorkerWatch, worker_urls  # noqa: PLC0415
     from stream.interest_names import top_items  # noqa: PLC0415
 
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stop = StopSignal()
     logging.basicConfig(level=settings.worker.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     urls, items, held = worker_urls(workers, settings.metrics), top_items(settings), Held(memory_mb << 20)
@@ -64,7 +61,7 @@ def console(
     token = settings.console.token.get_secret_value()
     server = ConsoleServer((host, port), Api(look, Inspector(quick, held, items).report), token)
     logger.info("serving the console: address=http://%s:%d", host, server.port)
-    stopping.wait()
+    stop.wait()
     server.close()
     worker_watch.close()
     broker_watch.close()

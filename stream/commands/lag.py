@@ -1,7 +1,6 @@
 """`lurm lag` and `lurm exporter`: how far the group is behind, once or for Prometheus."""
 
 import logging
-import signal
 import threading
 import time
 
@@ -10,6 +9,7 @@ import msgspec
 
 from stream.errors import LurmError
 from stream.settings import Settings
+from stream.stop_signal import StopSignal
 
 logger = logging.getLogger("lurm")
 
@@ -69,9 +69,7 @@ def exporter(settings: Settings, port: int, interval_s: float) -> None:
     from stream.health import HealthServer  # noqa: PLC0415 - --help needs no Kafka client
     from stream.lag import LagMetrics, LagReader  # noqa: PLC0415
 
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stop = StopSignal()
     logging.basicConfig(level=settings.worker.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     metrics = LagMetrics(settings.app.id)
@@ -79,17 +77,17 @@ def exporter(settings: Settings, port: int, interval_s: float) -> None:
     address, token = (settings.metrics.host, port), settings.metrics.token.get_secret_value()
     server = HealthServer(address, metrics.registry, lambda: True, seeing.is_set, token, "choose another --port")
     logger.info("serving metrics: address=%s:%d", settings.metrics.host, server.port)
-    while not stopping.is_set():
+    while not stop.wait(0):
         try:
             with LagReader(settings) as reader:
                 while True:
                     metrics.show(reader.read(time.time()))
                     seeing.set()
-                    if stopping.wait(interval_s):
+                    if stop.wait(interval_s):
                         break
         except LurmError as error:
             logger.error("cannot read the lag: %s", error)  # noqa: TRY400 - an operator's error is one line
             seeing.clear()
             metrics.show_nothing()
-            stopping.wait(interval_s)
+            stop.wait(interval_s)
     server.close()

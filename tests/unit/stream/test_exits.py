@@ -22,14 +22,16 @@ logging.getLogger().addHandler(exits)
 how = sys.argv[2]
 if how == "stopped":
     exits.note("stopped")
-    exits.note("failed")
 elif how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 elif how == "failed":
     die(ValueError("no"))
 elif how == "refused":
+    exits.note("refused")
     die(SourceLost("gone"))
 else:
+    # It was told to stop, and cannot end.
+    exits.note("stopped")
     watchdog = Watchdog(list, lambda: ["the sender is dead"], 1.0)
     watchdog.run()
 """
