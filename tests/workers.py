@@ -307,14 +307,16 @@ def check_exact(settings: Settings, sent: Sequence[PlainEvent], n_rejected: int 
 
 def check_published(settings: Settings) -> None:
     """Every user's last embedding becomes the full encode of the user's bags, and none older ever follows it."""
-    changelog = Changelog(settings)
-    expected = changelog.newest_seq()
-    wait_until(lambda: {user: each.seq for user, each in newest_published(settings).items()} == expected)
     assert settings.model.bundle is not None
-    bundle = Bundle.load(settings.model.bundle)
+    changelog, bundle = Changelog(settings), Bundle.load(settings.model.bundle)
+    expected = {user: (seq, bundle.model_id) for user, seq in changelog.newest_seq().items()}
+
+    def newest_of_all() -> dict[str, tuple[int, str]]:
+        return {user: (each.seq, each.model_id) for user, each in newest_published(settings).items()}
+
+    wait_until(lambda: newest_of_all() == expected)
     published = newest_published(settings)
     for user, vectors in changelog.full_encode(bundle).items():
-        assert published[user].model_id == bundle.model_id
         error = relative_error(published[user].vectors.astype(np.float64), vectors.astype(np.float64))
         assert error <= TOLERANCE, f"another embedding was published: {user=} {error=}"
     newest: dict[str, int] = {}
