@@ -26,8 +26,9 @@ from lurm_model.errors import BundleError
 from lurm_model.smen import Smen
 from state.periods import Scale
 
-# 2: days after the training's last are read as the last. 3: some sums over the life fade.
-FORMAT_VERSION = 3
+# 2: days after the training's last are read as the last. 3: some sums over the life fade. 4: the recurrence is told of
+# active days.
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 CODEBOOK = "codebook.safetensors"
 VOCABULARY = "vocabulary.json"

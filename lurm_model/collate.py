@@ -21,7 +21,7 @@ from state.periods import Int64, Scale
 
 Float64 = NDArray[np.float64]
 
-N_FEATURES = 6
+N_FEATURES = 7
 
 
 class Sequences(NamedTuple):
@@ -99,7 +99,7 @@ def user_range(periods: ScaleBags, start: int, stop: int) -> ScaleBags:
     offsets = periods.bags.offsets[a : b + 1]
     pairs = slice(int(offsets[0]), int(offsets[-1]))
     bags = Bags(offsets - offsets[0], periods.bags.interests[pairs], periods.bags.counts[pairs])
-    return ScaleBags(periods.user[a:b] - start, periods.period[a:b], bags)
+    return ScaleBags(periods.user[a:b] - start, periods.period[a:b], periods.active[a:b], bags)
 
 
 def collate(periods: Mapping[str, ScaleBags], n_users: int, config: SmenConfig, idf: Float32) -> Batch:
@@ -166,7 +166,7 @@ def _features(periods: ScaleBags, norm_sq: Float64, scale: Scale, config: SmenCo
     gap[first] = 0
     n_events = segment_sum(periods.bags.counts.astype(np.float64), periods.bags.offsets)
     date = dates(periods.period, scale, config)
-    return period_features(norm_sq, gap, n_events, np.diff(periods.bags.offsets), date)
+    return period_features(norm_sq, gap, n_events, np.diff(periods.bags.offsets), periods.active, date)
 
 
 def dates(period: Int64, scale: Scale, config: SmenConfig) -> Int64:
@@ -178,14 +178,16 @@ def dates(period: Int64, scale: Scale, config: SmenConfig) -> Int64:
 
 
 def period_features(
-    norm_sq: Float64, gap: Int64, n_events: Float64, n_distinct: Float64 | Int64, date: Int64
+    norm_sq: Float64, gap: Int64, n_events: Float64, n_distinct: Float64 | Int64, active: Int64, date: Int64
 ) -> Float32:
-    """What a period says beside its bag: that it is known, and logs of its weight, gap, volume, breadth and date.
+    """What a period says beside its bag: that it is known, and logs of weight, gap, volume, breadth, active days, date.
 
     **Shapes**: [k] each -> float32[k, N_FEATURES]. The date is never positive (`dates`): without a clock this is how
-    the recurrence tells an old life from a recent one. The first period's gap is 0.
+    the recurrence tells an old life from a recent one. The first period's gap is 0. ``active`` are bits of days
+    (`Scale.active_bit`); where none is known there was one at least.
     """
-    logs = [norm_sq, gap, n_events, n_distinct, -date]
+    n_active = np.maximum(np.bitwise_count(active), 1).astype(np.int64)
+    logs = [norm_sq, gap, n_events, n_distinct, n_active, -date]
     columns = np.stack([norm_sq > 0, *(np.log1p(column) for column in logs)], axis=1)
     columns[:, -1] *= -1
     return columns.astype(np.float32)

@@ -93,5 +93,6 @@ def day_rows(user: Int64, ts_ms: Int64, interest: Int64, weight: Int64) -> Rows:
         period=(code & 0xFFFFFFFF) - 2**31,
         seq=np.arange(len(code), dtype=np.int64),
         event_time_ms=newest,
+        active=np.zeros(len(code), np.int64),
         bags=sum_pairs(owners.astype(np.int64), interest.astype(np.uint32), weight.astype(np.uint32), len(code)),
     )

@@ -25,7 +25,7 @@ class Growth:
 
     **Shapes**: weights float32[nnz], what the weight of every pair of the newer bags gains; continues bool[k], whether
     the cache knows the period in part; gap int64[k] to the period before; gain_sq float64[k], what the squared norm
-    gains; and of all that the periods hold, old and new: norm_sq, n_events, n_distinct float64[k].
+    gains; and of all that the periods hold, old and new: norm_sq, n_events, n_distinct float64[k], active int64[k].
     """
 
     weights: Float32
@@ -35,6 +35,7 @@ class Growth:
     norm_sq: Float64
     n_events: Float64
     n_distinct: Float64
+    active: Int64
 
 
 def grow(caches: Caches, scale: int, periods: ScaleBags, idf: Float32) -> Growth:
@@ -46,7 +47,8 @@ def grow(caches: Caches, scale: int, periods: ScaleBags, idf: Float32) -> Growth
     of_pair = idf[bags.interests]
     old, new = weights_of(before, of_pair), weights_of(after, of_pair)
     gain_sq = segment_sum(new.astype(np.float64) ** 2 - old.astype(np.float64) ** 2, bags.offsets)
-    known = {name: np.where(continues, head[name][user, scale], 0) for name in ("norm_sq", "n_events", "n_pairs")}
+    columns = ("norm_sq", "n_events", "n_pairs", "active")
+    known = {name: np.where(continues, head[name][user, scale], 0) for name in columns}
     return Growth(
         weights=new - old,
         continues=continues,
@@ -55,6 +57,7 @@ def grow(caches: Caches, scale: int, periods: ScaleBags, idf: Float32) -> Growth
         norm_sq=known["norm_sq"] + gain_sq,
         n_events=known["n_events"] + segment_sum((after - before).astype(np.float64), bags.offsets),
         n_distinct=known["n_pairs"] + segment_sum((~found).astype(np.float64), bags.offsets),
+        active=known["active"] | periods.active,
     )
 
 

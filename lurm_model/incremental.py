@@ -124,8 +124,8 @@ class IncrementalEncoder(Encoder):
         head["last_period"][user[closed], s] = periods.period[closed]
         if scale is not DAY:
             head["open_period"][:, s] = NONE
-            columns = {"open_period": periods.period, "norm_sq": growth.norm_sq, "n_events": growth.n_events}
-            for name, column in columns.items():
+            columns = {"norm_sq": growth.norm_sq, "n_events": growth.n_events, "active": growth.active}
+            for name, column in {"open_period": periods.period, **columns}.items():
                 head[name][user[going], s] = column[going]
             known.open[self._put(user[going]), s - 1] = values[self._put(going)]
 
@@ -155,7 +155,8 @@ class IncrementalEncoder(Encoder):
         user, bags, known = rows.user[chosen], rows.bags.take(chosen), self._known(caches)
         states = []
         for s, scale in enumerate(self.scales):
-            newer = self._newer(caches, s, ScaleBags(user, scale.of_day(newest), bags))
+            today = ScaleBags(user, scale.of_day(newest), scale.active_bit(newest), bags)
+            newer = self._newer(caches, s, today)
             inputs, _ = self._inputs(s, newer, known)
             states.append(self._time(s).step(inputs, known.states[:, s]))
         # The last scale is the life's.
@@ -182,7 +183,8 @@ class IncrementalEncoder(Encoder):
             known_in_part = np.flatnonzero(growth.continues)
             values[self._put(known_in_part)] += known.open[self._put(periods.user[known_in_part]), s - 1]
         date = dates(periods.period, self.scales[s], config)
-        features = period_features(growth.norm_sq, growth.gap, growth.n_events, growth.n_distinct, date)
+        counted = (growth.n_events, growth.n_distinct, growth.active)
+        features = period_features(growth.norm_sq, growth.gap, *counted, date)
         norm_sq = self._put(growth.norm_sq.astype(np.float32))
         return self._time(s).inputs(values, norm_sq, self._put(features)), values
 

@@ -16,7 +16,7 @@ from state.bags import Bags, concat
 from state.periods import Int64
 from state.rows import PAIR
 
-VERSION: Final = 3
+VERSION: Final = 4
 # Neither a day nor a period: the user has no cache, the scale has no such period.
 NONE: Final = int(np.iinfo(np.int64).min)
 _TAG_BYTES: Final = 8
@@ -47,6 +47,7 @@ class CacheShape:
                 ("life_norm_sq", "<f8", (self.n_sums,)),
                 ("last_period", "<i8", per_scale),
                 ("open_period", "<i8", per_scale),
+                ("active", "<i8", per_scale),
                 ("n_pairs", "<i8", per_scale),
                 ("n_events", "<i8", per_scale),
                 ("norm_sq", "<f8", per_scale),
@@ -62,7 +63,8 @@ class Caches:
     ``head`` is a structured array [n]. ``closed_day``: rows of days up to it are not needed, neither are coarse rows;
     ``window_start``: of the user's window; ``seq``: newest of those rows; ``last_period``: the scale's last closed
     period; ``open_period``: the one that goes on after the closed day, if any of its days are closed, with its
-    ``n_events`` and squared norm so far and its bag, ``bags[user * S + scale]``. ``vectors`` are the encoder's own.
+    ``n_events``, squared norm and active days so far and its bag, ``bags[user * S + scale]``. ``vectors`` are the
+    encoder's own.
     """
 
     head: NDArray[np.void]

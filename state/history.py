@@ -12,15 +12,16 @@ import numpy as np
 from state.bags import Bags, concat, sum_bags
 from state.periods import DAY, Int64, Scale, window_start
 
-_COLUMNS = ("user", "scale", "period", "seq", "event_time_ms")
+_COLUMNS = ("user", "scale", "period", "seq", "event_time_ms", "active")
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The stored rows of a batch of users, ordered by user.
 
-    **Shapes**: user, scale (its code), period, seq, event_time_ms all int64[r]; ``bags`` has r bags.
-    **Units**: period is the scale's period number, event_time_ms Unix milliseconds of the newest event.
+    **Shapes**: user, scale (its code), period, seq, event_time_ms, active all int64[r]; ``bags`` has r bags.
+    **Units**: period is the scale's period number, event_time_ms Unix milliseconds of the newest event, active the bits
+    of a coarse period's active days (`Scale.active_bit`), 0 in day rows and in coarse rows of the first format.
     """
 
     user: Int64
@@ -28,6 +29,7 @@ class Rows:
     period: Int64
     seq: Int64
     event_time_ms: Int64
+    active: Int64
     bags: Bags
 
     def __len__(self) -> int:
@@ -48,11 +50,13 @@ class Rows:
 class ScaleBags:
     """One scale's non-empty periods of a batch of users, ordered by (user, period), each pair once.
 
-    **Shapes**: user int64[k] in [0, n_users), period int64[k]; ``bags`` has k bags.
+    **Shapes**: user int64[k] in [0, n_users), period int64[k], active int64[k] (the bits of the days that are known to
+    have been active); ``bags`` has k bags.
     """
 
     user: Int64
     period: Int64
+    active: Int64
     bags: Bags
 
     def __len__(self) -> int:
@@ -91,12 +95,16 @@ def resolve(rows: Rows, scales: Sequence[Scale], n_users: int) -> Mapping[str, S
 
 def periods_of(rows: Rows, scale: Scale, chosen: Int64) -> ScaleBags:
     """The periods of one scale that the chosen rows, its own and those of days, add up to."""
+    none = np.zeros(0, np.int64)
     if not len(chosen):
-        return ScaleBags(np.zeros(0, np.int64), np.zeros(0, np.int64), Bags.empty())
+        return ScaleBags(none, none, none, Bags.empty())
     stored, user = rows.period[chosen], rows.user[chosen]
-    own = rows.scale[chosen] == scale.code
-    period = np.where(own, stored, scale.of_day(np.where(own, 0, stored)))
+    is_day = rows.scale[chosen] == DAY.code
+    day = np.where(is_day, stored, 0)
+    period = np.where(is_day, scale.of_day(day), stored)
     # One sortable number per (user, period): a period number fits 32 bits whatever the scale.
     code, owners = np.unique((user << 32) + (period + 2**31), return_inverse=True)
     bags = sum_bags(owners.astype(np.int64), rows.bags.take(chosen), len(code))
-    return ScaleBags(code >> 32, (code & 0xFFFFFFFF) - 2**31, bags)
+    active = np.zeros(len(code), np.int64)
+    np.bitwise_or.at(active, owners, np.where(is_day, scale.active_bit(day), rows.active[chosen]))
+    return ScaleBags(code >> 32, (code & 0xFFFFFFFF) - 2**31, active, bags)

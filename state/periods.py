@@ -22,13 +22,21 @@ TS_MS_MAX = 253_402_300_799_999
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """One calendar granularity; ``code`` is its byte in a row's key."""
+    """One calendar granularity; ``code`` is its byte in a row's key.
+
+    Which days of a period were active is a word of bits, one for ``days_per_bit`` days, so that any period fits.
+    """
 
     name: str
     code: int
     of_day: Callable[[Int64], Int64]
     first_day: Callable[[Int64], Int64]
     label: Callable[[int], str]
+    days_per_bit: int = 1
+
+    def active_bit(self, day: Int64) -> Int64:
+        """The bit of these days in the word of their period."""
+        return 1 << ((day - self.first_day(self.of_day(day))) // self.days_per_bit)
 
 
 def day_of(ts_ms: Int64) -> Int64:
@@ -69,6 +77,7 @@ QUARTER = Scale(
     lambda day: _calendar(day, "M") // 3,
     lambda quarter: _first_day(quarter * 3, "M"),
     lambda quarter: f"{1970 + quarter // 4:04d}-Q{quarter % 4 + 1}",
+    days_per_bit=2,
 )
 YEAR = Scale(
     "year",
@@ -76,6 +85,7 @@ YEAR = Scale(
     lambda day: _calendar(day, "Y"),
     lambda year: _first_day(year, "Y"),
     lambda year: f"{1970 + year:04d}",
+    days_per_bit=6,
 )
 
 SCALES = {scale.name: scale for scale in (DAY, WEEK, MONTH, QUARTER, YEAR)}

@@ -42,8 +42,11 @@ def _coarse_rows(users: Sequence[bytes], rows: Rows, old: Int64, scale: Scale) -
     seq, event_time_ms = np.zeros(n, np.int64), np.full(n, np.iinfo(np.int64).min)
     np.maximum.at(seq, owner, rows.seq[source])
     np.maximum.at(event_time_ms, owner, rows.event_time_ms[source])
+    active = np.zeros(n, np.int64)
+    bits = np.concatenate([rows.active[stored], scale.active_bit(rows.period[old])])
+    np.bitwise_or.at(active, owner, bits)
     bags = sum_bags(owner.astype(np.int64), rows.bags.take(source), n)
     changed = np.unique(owner[len(stored) :])
     keys = encode_keys(users, code >> 32, np.full(n, scale.code), (code & 0xFFFFFFFF) - 2**31)
-    values = encode_values(seq, event_time_ms, bags)
+    values = encode_values(seq, event_time_ms, bags, active)
     return [(keys[i], values[i]) for i in changed.tolist()]

@@ -93,8 +93,8 @@ class StoreView:
                 values.append(value)
             lengths.append(len(keys) - n_before)
         scale, period = decode_tails(keys)
-        seq, event_time_ms, bags = decode_values(values)
-        return Rows(np.repeat(np.arange(len(users)), lengths), scale, period, seq, event_time_ms, bags)
+        seq, event_time_ms, bags, active = decode_values(values)
+        return Rows(np.repeat(np.arange(len(users)), lengths), scale, period, seq, event_time_ms, active, bags)
 
 
 def _have_day(rows: Rows, day: Int64) -> NDArray[np.bool_]:

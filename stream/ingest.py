@@ -52,7 +52,7 @@ def update_rows(batch: EventBatch, epoch: int, reader: RowReader) -> RowUpdate:
 def _merge(batch: EventBatch, seq: Int64, row: Int64, stored: Sequence[bytes | None]) -> list[bytes]:
     n = len(stored)
     present = np.flatnonzero(np.fromiter([value is not None for value in stored], bool, n))
-    old_seq, old_time, old_bags = decode_values([value for value in stored if value is not None])
+    old_seq, old_time, old_bags, _ = decode_values([value for value in stored if value is not None])
     bags = sum_pairs(
         np.concatenate([present[old_bags.owners], row]),
         np.concatenate([old_bags.interests, batch.interest]),

@@ -122,7 +122,7 @@ def run(arguments: Namespace) -> None:
     """Train and probe every variant; a line each as it is done, then the table in Markdown."""
     questions = _questions(arguments)
     names = arguments.only.split(";") if arguments.only else list(VARIANTS)
-    report = Report.of_tasks(questions.tasks)
+    report = Report.of_tasks(questions.n_asked)
     trained: dict[str, np.ndarray] = {}
     codebooks: dict[tuple[TrainOptions, float], Codebook] = {}
     for name in names:

@@ -47,7 +47,7 @@ def run(name: str, size: Size, seed: int) -> list[str]:
     print(
         f"\n{name}: {size}, {len(before):,} events to learn from, {epochs} epochs, {seconds:.0f} s of processor time\n"
     )
-    made, report = models(bundle, questions, silent), Report.of_tasks(questions.tasks)
+    made, report = models(bundle, questions, silent), Report.of_tasks(questions.n_asked)
     for model in ("smen", *PEERS):
         features = made[model]()
         report.add(model, features.shape[1], questions.probe(features))

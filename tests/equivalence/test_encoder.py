@@ -57,11 +57,14 @@ def roll_up(rows: Rows, n_users: int) -> Rows:
     code, owners = np.unique((rows.user[old] << 32) + month, return_inverse=True)
     bags = concat([rows.bags.take(kept), sum_bags(owners, rows.bags.take(old), len(code))])
     user = np.concatenate([rows.user[kept], code >> 32])
+    active = np.zeros(len(code), np.int64)
+    np.bitwise_or.at(active, owners, 1 << (rows.period[old] - MONTH.first_day(month)))
     columns = {
         "scale": np.concatenate([rows.scale[kept], np.full(len(code), MONTH.code)]),
         "period": np.concatenate([rows.period[kept], code & 0xFFFFFFFF]),
         "seq": np.zeros(len(user), np.int64),
         "event_time_ms": np.zeros(len(user), np.int64),
+        "active": np.concatenate([np.zeros(len(kept), np.int64), active]),
     }
     order = np.argsort(user, kind="stable")
     return Rows(user[order], **{k: v[order] for k, v in columns.items()}, bags=bags.take(order))
@@ -113,14 +116,14 @@ class Plain:
         """The states after the user's last period, [R, H]."""
         reference = int(SCALES[name].of_day(np.array([self.config.reference_day]))[0])
         states = np.zeros((self.config.n_recurrent, self.config.d_anchor))
-        previous = None
-        for period, counts in self.bags(scale, user):
+        previous, active = None, [bits.bit_count() for bits in scale.active[scale.user == user].tolist()]
+        for (period, counts), n_active in zip(self.bags(scale, user), active, strict=True):
             weights = np.log1p(counts) * self.idf
             norm_sq = (weights**2).sum()
             gap = 0 if previous is None else period - previous
             date = min(period - reference, 0)
-            logs = np.log1p([norm_sq, gap, counts.sum(), (counts > 0).sum(), abs(date)])
-            features = np.array([norm_sq > 0, *logs[:4], -logs[4]])
+            logs = np.log1p([norm_sq, gap, counts.sum(), (counts > 0).sum(), n_active, abs(date)])
+            features = np.array([norm_sq > 0, *logs[:5], -logs[5]])
             value = self.values(weights)[self.config.n_sums :] / np.sqrt(max(norm_sq, 1e-30))
             for r in range(self.config.n_recurrent):
                 states[r] = self.step(f"time.{name}.cells.{r}.", np.concatenate([value[r], features]), states[r])

@@ -14,14 +14,18 @@ from state.errors import FormatUnknown, StoreCorrupt
 from state.history import Rows, resolve
 from state.periods import SCALE_BY_CODE, SCALES, Scale, parse_scales
 from state.rollup import roll_up, users_to_roll_up
-from state.rows import decode_keys, decode_rows, decode_values, encode_keys, encode_values, sum_values
+from state.rows import decode_header, decode_keys, decode_rows, decode_values, encode_keys, encode_values, sum_values
 from tests.plain import Bags as PlainBags
 from tests.plain import PlainEvent
 from tests.plain import bags as plain_bags
 
 u32 = st.integers(0, 2**32 - 1)
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6) | u32, st.integers(1, 1000)), max_size=60)
-heads = st.lists(st.tuples(st.integers(0, 2**62), st.integers(-(2**54), 2**54)), min_size=5, max_size=5)
+heads = st.lists(
+    st.tuples(st.integers(0, 2**62), st.integers(-(2**54), 2**54), st.just(0) | st.integers(0, 2**62 - 1)),
+    min_size=5,
+    max_size=5,
+)
 user_ids = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(str.encode)
 EPOCH = datetime.date(1970, 1, 1).toordinal()
 FIRST, LAST = datetime.date.min.toordinal() - EPOCH, datetime.date.max.toordinal() - EPOCH
@@ -84,27 +88,30 @@ def test_a_count_stays_at_its_largest_value() -> None:
 
 
 @given(pairs, heads)
-def test_a_rows_value_survives_its_bytes(triples: list, heads: list[tuple[int, int]]) -> None:
-    seq, time = (np.array(column) for column in zip(*heads, strict=True))
-    values = encode_values(seq, time, make_bags(triples))
-    read_seq, read_time, bags = decode_values(values)
-    assert read_seq.tolist() == seq.tolist()
-    assert read_time.tolist() == time.tolist()
+def test_a_rows_value_survives_its_bytes(triples: list, heads: list[tuple[int, int, int]]) -> None:
+    columns = [np.array(column) for column in zip(*heads, strict=True)]
+    values = encode_values(*columns[:2], make_bags(triples), columns[2])
+    seq, time, bags, active = decode_values(values)
+    for read, written in zip((seq, time, active), columns, strict=True):
+        assert read.tolist() == written.tolist()
+    for read, written in zip(decode_header(values), columns[:2], strict=True):
+        assert read.tolist() == written.tolist()
     assert as_dicts(bags) == as_dicts(make_bags(triples))
 
 
 @given(pairs, pairs, heads, heads)
 def test_the_sum_of_rows_counts_what_both_count_and_is_as_new_as_the_newer(
-    some: list, others: list, some_heads: list[tuple[int, int]], other_heads: list[tuple[int, int]]
+    some: list, others: list, some_heads: list[tuple[int, int, int]], other_heads: list[tuple[int, int, int]]
 ) -> None:
-    def values(triples: list, heads: list[tuple[int, int]]) -> list[bytes]:
-        seq, time = (np.array(column) for column in zip(*heads, strict=True))
-        return encode_values(seq, time, make_bags(triples))
+    def values(triples: list, heads: list[tuple[int, int, int]]) -> list[bytes]:
+        seq, time, active = (np.array(column) for column in zip(*heads, strict=True))
+        return encode_values(seq, time, make_bags(triples), active)
 
-    seq, time, bags = decode_values(sum_values(values(some, some_heads), values(others, other_heads)))
-    pairs_of_heads = zip(some_heads, other_heads, strict=True)
-    newer = [tuple(map(max, zip(*both, strict=True))) for both in pairs_of_heads]
-    assert list(zip(seq.tolist(), time.tolist(), strict=True)) == newer
+    seq, time, bags, active = decode_values(sum_values(values(some, some_heads), values(others, other_heads)))
+    heads = list(zip(some_heads, other_heads, strict=True))
+    assert seq.tolist() == [max(a[0], b[0]) for a, b in heads]
+    assert time.tolist() == [max(a[1], b[1]) for a, b in heads]
+    assert active.tolist() == [a[2] | b[2] for a, b in heads]
     assert as_dicts(bags) == as_dicts(make_bags(some + others))
 
 
@@ -129,9 +136,15 @@ def test_a_value_of_an_impossible_length_is_corrupt(value: bytes) -> None:
 
 def test_a_value_of_another_version_is_refused() -> None:
     value = bytearray(encode_values(np.array([1]), np.array([2]), Bags.empty(1))[0])
-    value[15] += 1
+    value[15] += 2
     with pytest.raises(FormatUnknown):
         decode_values([bytes(value)])
+
+
+def test_a_value_that_ends_before_its_active_days_is_corrupt() -> None:
+    value = encode_values(np.array([1]), np.array([2]), Bags.empty(1), np.array([5]))[0]
+    with pytest.raises(StoreCorrupt):
+        decode_values([value[:-8]])
 
 
 def test_the_first_format_is_read_for_ever() -> None:
@@ -142,6 +155,18 @@ def test_the_first_format_is_read_for_ever() -> None:
     assert users == [b"ann"]
     assert (rows.scale[0], rows.period[0], rows.seq[0], rows.event_time_ms[0]) == (ord("d"), 10_000, 333, 5)
     assert as_dicts(rows.bags) == [{3: 7, 10: 1}]
+
+
+def test_the_second_format_is_read_for_ever() -> None:
+    """Bytes of a month's row written by version 2: they must never change their meaning."""
+    key = bytes.fromhex("616e6e006d80000149")
+    value = bytes.fromhex("4d010000000000000500000000008002110000400000000003000000070000000a00000001000000")
+    users, rows = decode_rows([key], [value])
+    assert users == [b"ann"]
+    assert (rows.scale[0], rows.period[0], rows.seq[0], rows.event_time_ms[0]) == (ord("m"), 329, 333, 5)
+    assert rows.active.tolist() == [1 << 30 | 1 << 4 | 1]
+    assert as_dicts(rows.bags) == [{3: 7, 10: 1}]
+    assert encode_values(rows.seq, rows.event_time_ms, rows.bags, rows.active) == [value]
 
 
 def day_rows(history: list[PlainEvent]) -> dict[bytes, bytes]:
@@ -157,26 +182,46 @@ def day_rows(history: list[PlainEvent]) -> dict[bytes, bytes]:
     return stored
 
 
+def active_days(history: list[PlainEvent], scales: tuple[Scale, ...]) -> dict[tuple[bytes, str, str], int]:
+    """In how many stretches of days (one day but in quarters and years) of each period there was an event."""
+    found: dict[tuple[bytes, str, str], set[int]] = {}
+    for user, _, ts_ms, _ in history:
+        day = np.array([ts_ms // 86_400_000])
+        for scale in scales:
+            period = scale.of_day(day)
+            stretch = int((day - scale.first_day(period))[0]) // {"quarter": 2, "year": 6}.get(scale.name, 1)
+            found.setdefault((user, scale.name, scale.label(int(period[0]))), set()).add(stretch)
+    return {period: len(stretches) for period, stretches in found.items()}
+
+
 def read(stored: dict[bytes, bytes]) -> tuple[list[bytes], Rows]:
     keys = sorted(stored)
     return decode_rows(keys, [stored[key] for key in keys])
 
 
-def resolved(stored: dict[bytes, bytes], scales: tuple[Scale, ...]) -> PlainBags:
+def resolved(stored: dict[bytes, bytes], scales: tuple[Scale, ...]) -> tuple[PlainBags, dict]:
+    """The bag of every period, and how many of its days were active."""
     users, rows = read(stored)
-    found = {}
+    found, active = {}, {}
     for name, periods in resolve(rows, scales, len(users)).items():
-        for user, period, bag in zip(periods.user, periods.period, as_dicts(periods.bags), strict=True):
-            found[users[user], name, SCALES[name].label(int(period))] = bag
-    return found
+        columns = zip(periods.user, periods.period, periods.active, as_dicts(periods.bags), strict=True)
+        for user, period, bits, bag in columns:
+            place = users[user], name, SCALES[name].label(int(period))
+            found[place], active[place] = bag, int(bits).bit_count()
+    return found, active
+
+
+def expected(history: list[PlainEvent], scales: tuple[Scale, ...]) -> tuple[PlainBags, dict]:
+    bags, active = plain_bags(history, scales), active_days(history, scales)
+    return bags, {place: active[place] for place in bags}
 
 
 @given(events, scale_sets)
 def test_stored_rows_mean_the_plain_bags_before_and_after_roll_up(history: list, scales: tuple[Scale, ...]) -> None:
     stored = day_rows(history)
-    assert resolved(stored, scales) == plain_bags(history, scales)
+    assert resolved(stored, scales) == expected(history, scales)
     roll_up_now(stored, scales)
-    assert resolved(stored, scales) == plain_bags(history, scales)
+    assert resolved(stored, scales) == expected(history, scales)
     users, rows = read(stored)
     assert not len(users_to_roll_up(rows, scales, len(users)))
 
@@ -185,7 +230,7 @@ def merge(stored: dict[bytes, bytes], history: list[PlainEvent]) -> None:
     """Add the day rows of these events."""
     for key, value in day_rows(history).items():
         old = [stored[key]] if key in stored else []
-        seq, time, bags = decode_values([*old, value])
+        seq, time, bags, _ = decode_values([*old, value])
         total = sum_bags(np.zeros(len(bags), np.int64), bags, 1)
         stored[key] = encode_values(np.array([seq.max()]), np.array([time.max()]), total)[0]
 
@@ -205,7 +250,7 @@ def test_late_events_and_roll_ups_in_any_order_count_every_event_once(steps: lis
         sent += batch
         if then_roll_up:
             roll_up_now(stored, scales)
-        assert resolved(stored, scales) == plain_bags(sent, scales)
+        assert resolved(stored, scales) == expected(sent, scales)
 
 
 @given(st.lists(events, min_size=1, max_size=4), scale_sets)
@@ -222,9 +267,11 @@ def test_when_days_are_rolled_up_makes_no_difference_to_what_is_stored(
     assert read_bags(often) == read_bags(once)
 
 
-def read_bags(stored: dict[bytes, bytes]) -> dict[bytes, dict[int, int]]:
+def read_bags(stored: dict[bytes, bytes]) -> dict[bytes, tuple[dict[int, int], int]]:
+    """The bag and the active days of every row."""
     keys = sorted(stored)
-    return dict(zip(keys, as_dicts(decode_values([stored[key] for key in keys])[2]), strict=True))
+    _, _, bags, active = decode_values([stored[key] for key in keys])
+    return dict(zip(keys, zip(as_dicts(bags), active.tolist(), strict=True), strict=True))
 
 
 @pytest.mark.parametrize("names", ["", "month", "week,month", "day,day", "day,hour"])

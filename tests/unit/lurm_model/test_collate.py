@@ -14,6 +14,7 @@ IDF = np.array([1, 2, 3, 4, 5, 0], np.float32)
 PERIODS = ScaleBags(
     np.array([0, 0, 0, 3]),
     np.array([5, 9, 22, 20]),
+    np.array([0b1, 0b1101, 0, 0b11]),
     sum_pairs(np.array([0, 0, 1, 2, 3]), np.array([1, 5, 0, 2, 5], np.uint32), np.array([3, 2, 1, 1, 4], np.uint32), 4),
 )
 
@@ -34,7 +35,7 @@ def test_rare_interests_weigh_more() -> None:
     assert idf[-1] == 1
 
 
-def test_features_say_weight_gap_volume_breadth_and_date_of_each_period() -> None:
+def test_features_say_weight_gap_volume_breadth_active_days_and_date_of_each_period() -> None:
     features = collate({"day": PERIODS}, 4, CONFIG, IDF).scales["day"].features.numpy()
     norm = [(np.log1p(3) * 2) ** 2, np.log(2) ** 2, (np.log(2) * 3) ** 2, 0]
     expected = np.stack(
@@ -44,6 +45,7 @@ def test_features_say_weight_gap_volume_breadth_and_date_of_each_period() -> Non
             np.log1p([0, 4, 13, 0]),
             np.log1p([5, 1, 1, 4]),
             np.log1p([2, 1, 1, 1]),
+            np.log1p([1, 3, 1, 2]),
             [-np.log1p(15), -np.log1p(11), 0, 0],
         ],
         axis=1,
@@ -70,7 +72,8 @@ def test_sequences_are_packed_as_torch_packs_them(rng: np.random.Generator) -> N
     lengths = rng.integers(0, 6, size=30)
     user = np.repeat(np.arange(30), lengths)
     period = np.concatenate([np.arange(n) for n in lengths])
-    batch = collate({"day": ScaleBags(user, period, Bags.empty(len(user)))}, 30, CONFIG, IDF).scales["day"]
+    periods = ScaleBags(user, period, 0 * user + 1, Bags.empty(len(user)))
+    batch = collate({"day": periods}, 30, CONFIG, IDF).scales["day"]
     sequences = [torch.from_numpy(np.flatnonzero(user == u)) for u in range(30) if lengths[u]]
     expected = pack_sequence(sequences, enforce_sorted=False)
     assert batch.batch_sizes.tolist() == expected.batch_sizes.tolist()

@@ -41,7 +41,8 @@ def seed() -> None:
 def periods(rng: np.random.Generator) -> ScaleBatch:
     """Six periods of four users, one of whom has none."""
     bags = sum_pairs(np.arange(6), rng.integers(0, 50, 6).astype(np.uint32), np.ones(6, np.uint32), 6)
-    found = ScaleBags(np.array([0, 0, 0, 2, 2, 3]), np.array([3, 4, 9, 1, 2, 5]), bags)
+    active = np.array([1, 3, 1, 7, 1, 5])
+    found = ScaleBags(np.array([0, 0, 0, 2, 2, 3]), np.array([3, 4, 9, 1, 2, 5]), active, bags)
     config = SmenConfig(n_interests=50, d_item=2, reference_day=300)
     return collate(dict.fromkeys(config.scales, found), 4, config, np.ones(50, np.float32)).scales["month"]
 

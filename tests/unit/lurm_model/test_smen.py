@@ -52,7 +52,7 @@ def test_the_recurrence_equals_one_user_and_one_step_at_a_time(bundle: Bundle, r
     config, idf = bundle.config, bundle.codebook.idf
     user = np.array([0, 0, 0, 2, 2, 3])
     bags = sum_pairs(np.arange(6), rng.integers(0, 50, 6).astype(np.uint32), np.ones(6, np.uint32), 6)
-    periods = ScaleBags(user, np.array([3, 4, 9, 1, 2, 5]), bags)
+    periods = ScaleBags(user, np.array([3, 4, 9, 1, 2, 5]), np.array([1, 3, 1, 7, 1, 5]), bags)
     batch = collate(dict.fromkeys(config.scales, periods), 4, config, idf).scales["month"]
     torch.manual_seed(0)
     time = TimeAggregation(config.n_recurrent, config.d_anchor)
@@ -70,7 +70,7 @@ def test_the_recurrence_equals_one_user_and_one_step_at_a_time(bundle: Bundle, r
 
 
 def test_nobody_and_nothing_is_fine(bundle: Bundle) -> None:
-    empty = ScaleBags(np.zeros(0, np.int64), np.zeros(0, np.int64), Bags.empty())
+    empty = ScaleBags(*np.zeros((3, 0), np.int64), Bags.empty())
     batch = collate(dict.fromkeys(bundle.config.scales, empty), 2, bundle.config, bundle.codebook.idf)
     with torch.inference_mode():
         smen = bundle.smen()
@@ -87,7 +87,7 @@ def test_autocast_leaves_the_recurrence_in_float32(device: str) -> None:
     torch.manual_seed(4)
     time = TimeAggregation(n_recurrent=2, d_anchor=4).to(device)
     two, one = np.arange(2), np.ones(2, np.uint32)
-    periods = ScaleBags(0 * two, two, sum_pairs(two, two.astype(np.uint32), one, 2))
+    periods = ScaleBags(0 * two, two, 1 + two, sum_pairs(two, two.astype(np.uint32), one, 2))
     config = SmenConfig(3, 4, 1, ("day",), n_anchors=2, n_recurrent=2, d_anchor=4)
     batch = collate({"day": periods}, 1, config, np.ones(3, np.float32)).scales["day"].to(device)
     # Next to nothing is left of gradients this small in float16.

@@ -66,11 +66,13 @@ def test_the_first_format_of_a_cache_is_the_one_documented() -> None:
     caches = Caches.none(1, CacheShape(b"model-01", 1, 1, 2))
     for name, value in (("closed_day", 5), ("window_start", 4), ("seq", 3), ("life_norm_sq", 0.5), ("last_period", 2)):
         caches.head[name] = value
-    caches.head["n_pairs"], caches.head["n_events"], caches.head["norm_sq"], caches.head["vectors"] = 1, 7, 2.0, [1, 2]
+    for name, value in (("active", 6), ("n_pairs", 1), ("n_events", 7), ("norm_sq", 2.0), ("vectors", [1, 2])):
+        caches.head[name] = value
     bag = sum_pairs(np.zeros(1, int), np.array([9], np.uint32), np.array([7], np.uint32), 1)
     (value,) = encode_caches(Caches(caches.head, bag))
     words = ["6d6f64656c2d3031", "0500000000000000", "0400000000000000", "0300000000000000", "000000000000e03f"]
-    words += ["0200000000000000", "0000000000000080", "0100000000000000", "0700000000000000", "0000000000000040"]
+    words += ["0200000000000000", "0000000000000080", "0600000000000000", "0100000000000000", "0700000000000000"]
+    words += ["0000000000000040"]
     assert value.hex() == "".join([*words, "0000803f", "00000040", "09000000", "07000000"])
 
 
