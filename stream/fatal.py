@@ -26,6 +26,11 @@ def die(reason: BaseException | str, how: str | None = None) -> NoReturn:
         exc_info=None if isinstance(reason, str | LurmError | SpaceMismatch | StoreCorrupt) else reason,
         extra={ENDING: how or ("failed" if exit_code == EXIT_FATAL else "refused")},
     )
+    end(exit_code)
+
+
+def end(exit_code: int) -> NoReturn:
+    """End the process at once, with all of its log written."""
     logging.shutdown()
     sys.stderr.flush()
     os._exit(exit_code)

@@ -7,15 +7,14 @@ worker that was never assigned anything has nothing to hand over, so it says goo
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import faust
 
 from stream.exits import ExitLog
+from stream.fatal import end
 
 if TYPE_CHECKING:
     from stream.app import LurmApp
@@ -53,6 +52,4 @@ class FaustWorker(faust.Worker):  # type: ignore[misc]
             return
         logger.info("stopped before anything was assigned")
         self._exits.note("stopped")
-        logging.shutdown()
-        sys.stderr.flush()
-        os._exit(0)
+        end(0)
