@@ -172,7 +172,7 @@ def test_the_changelog_must_take_a_row_of_every_interest(make_kafka_settings: Ma
     assert check(settings, n_interests=1_000_000) == []
     (problem,) = check(settings, n_interests=2_000_000)
     assert problem.topic == settings.changelog_topic
-    assert f"max.message.bytes={16_000_534}" in str(problem)
+    assert f"max.message.bytes={16_000_542}" in str(problem)
     create_missing(larger := make_kafka_settings(), n_interests=2_000_000)
     assert check(larger, n_interests=2_000_000) == []
 
