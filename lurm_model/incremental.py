@@ -124,9 +124,9 @@ class IncrementalEncoder(Encoder):
         head["last_period"][user[closed], s] = periods.period[closed]
         if scale is not DAY:
             head["open_period"][:, s] = NONE
-            columns = {"norm_sq": growth.norm_sq, "n_events": growth.n_events, "active": growth.active}
-            for name, column in {"open_period": periods.period, **columns}.items():
-                head[name][user[going], s] = column[going]
+            head["open_period"][user[going], s] = periods.period[going]
+            for name in ("norm_sq", "n_events", "active"):
+                head[name][user[going], s] = getattr(growth, name)[going]
             known.open[self._put(user[going]), s - 1] = values[self._put(going)]
 
     def _fade(self, caches: Caches, known: Known, newest: Int64) -> None:
@@ -155,8 +155,8 @@ class IncrementalEncoder(Encoder):
         user, bags, known = rows.user[chosen], rows.bags.take(chosen), self._known(caches)
         states = []
         for s, scale in enumerate(self.scales):
-            today = ScaleBags(user, scale.of_day(newest), scale.active_bit(newest), bags)
-            newer = self._newer(caches, s, today)
+            period = scale.of_day(newest)
+            newer = self._newer(caches, s, ScaleBags(user, period, scale.active_bit(newest, period), bags))
             inputs, _ = self._inputs(s, newer, known)
             states.append(self._time(s).step(inputs, known.states[:, s]))
         # The last scale is the life's.
@@ -183,8 +183,7 @@ class IncrementalEncoder(Encoder):
             known_in_part = np.flatnonzero(growth.continues)
             values[self._put(known_in_part)] += known.open[self._put(periods.user[known_in_part]), s - 1]
         date = dates(periods.period, self.scales[s], config)
-        counted = (growth.n_events, growth.n_distinct, growth.active)
-        features = period_features(growth.norm_sq, growth.gap, *counted, date)
+        features = period_features(growth.norm_sq, growth.gap, growth.n_events, growth.n_distinct, growth.active, date)
         norm_sq = self._put(growth.norm_sq.astype(np.float32))
         return self._time(s).inputs(values, norm_sq, self._put(features)), values
 

@@ -5,7 +5,6 @@ users trained on, never on those tested on. Nesterov's method on a majorising qu
 times faster than a solver per question.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def probe_aucs(features: Any, labels: Bool, owner: Int64, seed: int) -> Float64:
     """
     if len(labels) < USERS_MIN:
         return np.full(len(owner), np.nan)
-    test, rest = _split(np.random.default_rng(seed).permutation(len(labels)), TEST_SHARE)
+    test, rest = np.split(np.random.default_rng(seed).permutation(len(labels)), [int(len(labels) * TEST_SHARE)])
     grid = np.array(SPARSE_L2 if sp.issparse(features) else DENSE_L2)
     folds = np.array_split(rest, min(FOLDS, len(rest)))
     found = [_aucs_by_l2(features, labels, (np.setdiff1d(rest, fold), fold), grid) for fold in folds]
@@ -151,10 +150,6 @@ def _fit_and_score(features: Any, parts: tuple[Int64, Int64], labels: Bool, l2: 
         rows = DenseRows(seen)
     weights, _ = fit(rows, torch.from_numpy(labels.astype(np.float32)), torch.from_numpy(l2.astype(np.float32)))
     return rows.score(other, weights).numpy()
-
-
-def _split(users: Int64, share: float) -> Sequence[Int64]:
-    return np.split(users, [int(len(users) * share)])
 
 
 def _best(aucs: Float64) -> int:

@@ -95,16 +95,22 @@ def resolve(rows: Rows, scales: Sequence[Scale], n_users: int) -> Mapping[str, S
 
 def periods_of(rows: Rows, scale: Scale, chosen: Int64) -> ScaleBags:
     """The periods of one scale that the chosen rows, its own and those of days, add up to."""
+    return periods_and_owners(rows, scale, chosen)[0]
+
+
+def periods_and_owners(rows: Rows, scale: Scale, chosen: Int64) -> tuple[ScaleBags, Int64]:
+    """The same, and which of the k periods each chosen row adds to, int64[len(chosen)]."""
     none = np.zeros(0, np.int64)
     if not len(chosen):
-        return ScaleBags(none, none, none, Bags.empty())
+        return ScaleBags(none, none, none, Bags.empty()), none
     stored, user = rows.period[chosen], rows.user[chosen]
     is_day = rows.scale[chosen] == DAY.code
     day = np.where(is_day, stored, 0)
-    period = np.where(is_day, scale.of_day(day), stored)
+    of_day = scale.of_day(day)
+    period = np.where(is_day, of_day, stored)
     # One sortable number per (user, period): a period number fits 32 bits whatever the scale.
     code, owners = np.unique((user << 32) + (period + 2**31), return_inverse=True)
     bags = sum_bags(owners.astype(np.int64), rows.bags.take(chosen), len(code))
     active = np.zeros(len(code), np.int64)
-    np.bitwise_or.at(active, owners, np.where(is_day, scale.active_bit(day), rows.active[chosen]))
-    return ScaleBags(code >> 32, (code & 0xFFFFFFFF) - 2**31, active, bags)
+    np.bitwise_or.at(active, owners, np.where(is_day, scale.active_bit(day, of_day), rows.active[chosen]))
+    return ScaleBags(code >> 32, (code & 0xFFFFFFFF) - 2**31, active, bags), owners

@@ -34,9 +34,9 @@ class Scale:
     label: Callable[[int], str]
     days_per_bit: int = 1
 
-    def active_bit(self, day: Int64) -> Int64:
-        """The bit of these days in the word of their period."""
-        return 1 << ((day - self.first_day(self.of_day(day))) // self.days_per_bit)
+    def active_bit(self, day: Int64, period: Int64) -> Int64:
+        """The bit of each of these days in the word of its period."""
+        return 1 << ((day - self.first_day(period)) // self.days_per_bit)
 
 
 def day_of(ts_ms: Int64) -> Int64:

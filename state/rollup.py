@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from state.bags import sum_bags
-from state.history import Rows, before_window
+from state.history import Rows, before_window, periods_and_owners
 from state.periods import DAY, Int64, Scale
 from state.rows import encode_keys, encode_values
 
@@ -36,17 +35,12 @@ def roll_up(users: Sequence[bytes], rows: Rows, scales: Sequence[Scale]) -> list
 def _coarse_rows(users: Sequence[bytes], rows: Rows, old: Int64, scale: Scale) -> list[tuple[bytes, bytes | None]]:
     stored = np.flatnonzero(rows.scale == scale.code)
     source = np.concatenate([stored, old])
-    period = np.concatenate([rows.period[stored], scale.of_day(rows.period[old])])
-    code, owner = np.unique((rows.user[source] << 32) + (period + 2**31), return_inverse=True)
-    n = len(code)
+    periods, owner = periods_and_owners(rows, scale, source)
+    n = len(periods)
     seq, event_time_ms = np.zeros(n, np.int64), np.full(n, np.iinfo(np.int64).min)
     np.maximum.at(seq, owner, rows.seq[source])
     np.maximum.at(event_time_ms, owner, rows.event_time_ms[source])
-    active = np.zeros(n, np.int64)
-    bits = np.concatenate([rows.active[stored], scale.active_bit(rows.period[old])])
-    np.bitwise_or.at(active, owner, bits)
-    bags = sum_bags(owner.astype(np.int64), rows.bags.take(source), n)
     changed = np.unique(owner[len(stored) :])
-    keys = encode_keys(users, code >> 32, np.full(n, scale.code), (code & 0xFFFFFFFF) - 2**31)
-    values = encode_values(seq, event_time_ms, bags, active)
+    keys = encode_keys(users, periods.user, np.full(n, scale.code), periods.period)
+    values = encode_values(seq, event_time_ms, periods.bags, periods.active)
     return [(keys[i], values[i]) for i in changed.tolist()]

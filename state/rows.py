@@ -75,9 +75,9 @@ def encode_values(seq: Int64, event_time_ms: Int64, bags: Bags, active: Int64 | 
     n = len(bags)
     active = np.zeros(n, np.int64) if active is None else active
     known = active != 0
-    ends = bags.offsets[1:] + np.cumsum(_HEADER_WORDS + known)
-    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)[:n]
-    words = np.empty(len(bags.interests) + _HEADER_WORDS * n + np.count_nonzero(known), "<i8")
+    lengths = _HEADER_WORDS + known + np.diff(bags.offsets)
+    starts = np.cumsum(lengths) - lengths
+    words = np.empty(int(lengths.sum()), "<i8")
     pairs = _pair_words(len(words), starts, known)
     body = np.empty(len(bags.interests), PAIR)
     body["interest"], body["count"] = bags.interests, bags.counts

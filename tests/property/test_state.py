@@ -147,26 +147,29 @@ def test_a_value_that_ends_before_its_active_days_is_corrupt() -> None:
         decode_values([value[:-8]])
 
 
-def test_the_first_format_is_read_for_ever() -> None:
-    """Bytes written by version 1: they must never change their meaning."""
-    key = bytes.fromhex("616e6e006480002710")
-    value = bytes.fromhex("4d01000000000000050000000000800103000000070000000a00000001000000")
-    users, rows = decode_rows([key], [value])
+@pytest.mark.parametrize(
+    ("key", "value", "scale", "period", "active"),
+    [
+        pytest.param(
+            "616e6e006480002710",
+            "4d01000000000000050000000000800103000000070000000a00000001000000",
+            ord("d"), 10_000, 0, id="1: a day",
+        ),
+        pytest.param(
+            "616e6e006d80000149",
+            "4d010000000000000500000000008002110000400000000003000000070000000a00000001000000",
+            ord("m"), 329, 1 << 30 | 1 << 4 | 1, id="2: a month",
+        ),
+    ],
+)  # fmt: skip
+def test_bytes_of_every_format_are_read_for_ever(key: str, value: str, scale: int, period: int, active: int) -> None:
+    """What was written once must never change its meaning."""
+    users, rows = decode_rows([bytes.fromhex(key)], [bytes.fromhex(value)])
     assert users == [b"ann"]
-    assert (rows.scale[0], rows.period[0], rows.seq[0], rows.event_time_ms[0]) == (ord("d"), 10_000, 333, 5)
+    assert (rows.scale[0], rows.period[0], rows.seq[0], rows.event_time_ms[0]) == (scale, period, 333, 5)
+    assert rows.active.tolist() == [active]
     assert as_dicts(rows.bags) == [{3: 7, 10: 1}]
-
-
-def test_the_second_format_is_read_for_ever() -> None:
-    """Bytes of a month's row written by version 2: they must never change their meaning."""
-    key = bytes.fromhex("616e6e006d80000149")
-    value = bytes.fromhex("4d010000000000000500000000008002110000400000000003000000070000000a00000001000000")
-    users, rows = decode_rows([key], [value])
-    assert users == [b"ann"]
-    assert (rows.scale[0], rows.period[0], rows.seq[0], rows.event_time_ms[0]) == (ord("m"), 329, 333, 5)
-    assert rows.active.tolist() == [1 << 30 | 1 << 4 | 1]
-    assert as_dicts(rows.bags) == [{3: 7, 10: 1}]
-    assert encode_values(rows.seq, rows.event_time_ms, rows.bags, rows.active) == [value]
+    assert encode_values(rows.seq, rows.event_time_ms, rows.bags, rows.active) == [bytes.fromhex(value)]
 
 
 def day_rows(history: list[PlainEvent]) -> dict[bytes, bytes]:
