@@ -27,8 +27,8 @@ from lurm_model.smen import Smen
 from state.periods import Scale
 
 # 2: days after the training's last are read as the last. 3: some sums over the life fade. 4: the recurrence is told of
-# active days.
-FORMAT_VERSION = 4
+# active days. 5: a readout makes the vectors of what the anchors carry.
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 CODEBOOK = "codebook.safetensors"
 VOCABULARY = "vocabulary.json"
@@ -198,6 +198,7 @@ def _refuse_misfit(
     sizes = {
         "anchors.anchors": (config.n_anchors, config.d_anchor),
         "scales.query": (len(config.scales), config.n_recurrent, config.d_anchor),
+        "readout.condense": (config.n_recurrent * config.d_anchor, config.n_condensed * config.d_anchor),
     }
     if any(name not in weights or weights[name].shape != size for name, size in sizes.items()):
         raise misfit

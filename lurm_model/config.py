@@ -13,7 +13,9 @@ class SmenConfig:
     """Shapes and constants of one model.
 
     **Units**: ``reference_day`` is a day number (days since 1970-01-01): the newest day of the training data;
-    ``half_lives`` are days, each that of one anchor whose sum fades; of few sums at most a third does.
+    ``n_vectors`` is M, an embedding's; ``n_recurrent`` is R, how many anchors carry a recurrent state, and
+    ``n_condensed`` how many of the M vectors' worth of numbers is made of these; ``half_lives`` are days, each that of
+    one anchor whose sum fades; of few sums at most a third does.
     **Source**: the modules are the paper's; every number is our decision.
     """
 
@@ -21,16 +23,22 @@ class SmenConfig:
     d_item: int
     reference_day: int
     scales: tuple[str, ...] = ("day", "month")
-    n_anchors: int = 10
+    n_vectors: int = 10
     n_recurrent: int = 4
+    n_condensed: int = 1
     d_anchor: int = 64
     half_lives: tuple[int, ...] = (30, 365)
     tau: float = 1.0
 
     @property
     def n_sums(self) -> int:
-        """How many anchors carry a sum over the life; the others carry the recurrent state."""
-        return self.n_anchors - self.n_recurrent
+        """How many anchors carry a sum over the life."""
+        return self.n_vectors - self.n_condensed
+
+    @property
+    def n_anchors(self) -> int:
+        """All anchors: those that carry sums, then those that carry recurrent states."""
+        return self.n_sums + self.n_recurrent
 
     @property
     def fading(self) -> tuple[int, ...]:

@@ -70,7 +70,7 @@ class Encoder:
 
         **Shapes**: the periods of every scale of the bundle, as `state.history.resolve` gives them -> float32[n, M, H].
         """
-        out = np.zeros((n_users, self._config.n_anchors, self._config.d_anchor), np.float32)
+        out = np.zeros((n_users, self._config.n_vectors, self._config.d_anchor), np.float32)
         for start in range(0, n_users, BATCH_USERS):
             stop = min(start + BATCH_USERS, n_users)
             part = {name: user_range(periods[name], start, stop) for name in self._config.scales}

@@ -9,6 +9,7 @@ import numpy as np
 from lurm_model.baselines import baseline_features, item_vectors, mean_pooling_rf, raw_bag, sized_features
 from lurm_model.bundle import Bundle
 from lurm_model.coles import coles_features
+from lurm_model.config import SmenConfig
 from lurm_model.encoder import Encoder, choose_device
 from lurm_model.errors import TrainingDataError
 from lurm_model.events import Events, date_of, day_rows
@@ -27,7 +28,7 @@ __all__ = ["Questions", "encode_events", "evaluate", "item_interests", "probe_au
 
 # How much of the life before the cut an embedding sees, in days; 0 is all of it.
 HISTORY_DAYS = (7, 14, 28, 56, 112, 364, 0)
-ANCHORS = (2, 3, 5, 10, 20)
+VECTORS = (2, 3, 5, 10, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +121,14 @@ def models(
     before = questions.before
     progress("baselines", 0, 1)
     interest = item_interests(bundle, before)
-    width = bundle.config.n_anchors * bundle.config.d_anchor
+    width = bundle.config.n_vectors * bundle.config.d_anchor
     baselines = baseline_features(before, interest, questions.cut_ms, width, seed=0)
     progress("baselines", 1, 1)
     start = np.append(bundle.codebook.centroids, np.zeros((1, bundle.config.d_item), np.float32), axis=0)
     return {
         "smen": lambda: _flat(bundle, before, device),
         # One anchor for each of the two paths: the multi-anchor module taken away.
-        "smen_m1": lambda: _flat(_with_anchors(bundle, before, 2, progress, device), before, device),
+        "smen_m1": lambda: _flat(_of_shape(bundle, before, (2, 1, 1), progress, device), before, device),
         "coles": lambda: coles_features(before, interest, start, 0, progress),
         **baselines,
     }
@@ -137,23 +138,23 @@ def by_size(
     bundle: Bundle,
     questions: Questions,
     progress: Progress = silent,
-    anchors: Sequence[int] = ANCHORS,
+    sizes: Sequence[int] = VECTORS,
     device: str = "auto",
 ) -> Iterator[Point]:
-    """Models of several sizes; SMEN is trained anew for every number of anchors."""
+    """Models of several sizes; SMEN is trained anew for every number of vectors."""
     before, d_anchor = questions.before, bundle.config.d_anchor
     bag = raw_bag(before, before.item, len(before.items))
-    baselines = sized_features(before, bag, item_vectors(before, seed=0), d_anchor * max(anchors), seed=0)
-    for done, n_anchors in enumerate(anchors):
-        progress("by size", done, len(anchors))
-        same = n_anchors == bundle.config.n_anchors
-        model = bundle if same else _with_anchors(bundle, before, n_anchors, progress, device)
-        width = n_anchors * d_anchor
+    baselines = sized_features(before, bag, item_vectors(before, seed=0), d_anchor * max(sizes), seed=0)
+    for done, n_vectors in enumerate(sizes):
+        progress("by size", done, len(sizes))
+        same = n_vectors == bundle.config.n_vectors
+        model = bundle if same else _of_shape(bundle, before, _shape(bundle.config, n_vectors), progress, device)
+        width = n_vectors * d_anchor
         yield Point("smen", width, questions.probe(_flat(model, before, device)))
         for name, make in baselines.items():
             features = make(width)
             yield Point(name, features.shape[1], questions.probe(features))
-    progress("by size", len(anchors), len(anchors))
+    progress("by size", len(sizes), len(sizes))
 
 
 def by_history(
@@ -177,10 +178,16 @@ def _flat(bundle: Bundle, events: Events, device: str) -> Float32:
     return encode_events(bundle, events, device).reshape(len(events.users), -1)
 
 
-def _with_anchors(bundle: Bundle, events: Events, n_anchors: int, progress: Progress, device: str) -> Bundle:
-    """The same codebook under another SMEN, trained on these events."""
-    n_recurrent = max(1, round(n_anchors * bundle.config.n_recurrent / bundle.config.n_anchors))
-    config = replace(bundle.config, n_anchors=n_anchors, n_recurrent=n_recurrent)
+def _shape(config: SmenConfig, n_vectors: int) -> tuple[int, int, int]:
+    """So many vectors, and how many anchors are recurrent and vectors condensed in about the same shares."""
+    n_condensed = max(1, round(n_vectors * config.n_condensed / config.n_vectors))
+    return n_vectors, config.n_recurrent * n_condensed // config.n_condensed, n_condensed
+
+
+def _of_shape(bundle: Bundle, events: Events, shape: tuple[int, int, int], progress: Progress, device: str) -> Bundle:
+    """The same codebook under another SMEN, trained on these events; its shape is that of `_shape`."""
+    n_vectors, n_recurrent, n_condensed = shape
+    config = replace(bundle.config, n_vectors=n_vectors, n_recurrent=n_recurrent, n_condensed=n_condensed)
     interest = item_interests(bundle, events)
     rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
     options = LearnOptions(None, seed=0, device=choose_device(device))

@@ -166,7 +166,7 @@ class IncrementalEncoder(Encoder):
         life = self._smen.life(sums, self._put(norm.astype(np.float32)))
         stacked = torch.stack(states)
         present = torch.ones(stacked.shape[:2], dtype=torch.bool, device=self.device)
-        vectors = torch.cat([life, self._smen.scales(stacked, present)], dim=1)
+        vectors: Tensor = self._smen.readout(torch.cat([life, self._smen.scales(stacked, present)], dim=1))
         return vectors.float().cpu().numpy()
 
     def _newer(self, caches: Caches, s: int, periods: ScaleBags) -> Newer:

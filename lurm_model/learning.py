@@ -17,7 +17,7 @@ from lurm_model.errors import CheckpointError, TrainingDataError
 from lurm_model.objective import WEIGHTS, Objective, Weights, log_popularity
 from lurm_model.progress import Progress
 from lurm_model.smen import Smen
-from lurm_model.views import Reader, Views, epoch_views
+from lurm_model.views import Reader, Views, epoch_views, whole_lives
 from lurm_model.weighting import Float32
 from state.history import Rows
 from state.periods import Int64
@@ -37,6 +37,8 @@ HELD_OUT_USERS = (BATCH_USERS, 8 * BATCH_USERS)
 # Epochs in a row that do not lower it by this share end the training; the best weights are kept.
 PATIENCE = 2
 IMPROVEMENT_MIN = 5e-4
+# The readout is set by what the anchors carry of this many users.
+READOUT_USERS_MAX = 20_000
 # How many epochs at most are summed up in a line of progress: tiny data has many tiny ones.
 SUMMARIES = 8
 
@@ -177,12 +179,21 @@ class _Learner:
         }
 
     def finish(self) -> History:
-        """Give SMEN its best weights."""
+        """Give SMEN its best weights, and set its readout by them."""
         smen = self._objective.smen
         if self._best:
             smen.load_state_dict(self._best)
-        smen.to("cpu").eval()
+        smen.eval()
+        carried = self._carried(smen)
+        smen.to("cpu").readout.fit(carried)
         return self._history
+
+    @torch.no_grad()
+    def _carried(self, smen: Smen) -> torch.Tensor:
+        """What the anchors carry of the users learned from, or of a draw of them: float32[n, n_sums + R, H]."""
+        users = np.random.default_rng(self._options.seed).permutation(self._users)[:READOUT_USERS_MAX]
+        table, lives = smen.table(), whole_lives(self._rows, users, BATCH_USERS, self._reader)
+        return torch.cat([smen.carried(life.to(self._options.device), table).cpu() for life in lives])
 
 
 def _best_epoch(losses: list[float]) -> int:

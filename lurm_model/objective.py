@@ -46,13 +46,13 @@ class Objective(nn.Module):
         self.volume = VolumePrediction(width)
 
     def forward(self, views: Views) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss and both halves' vectors. **Shapes**: -> scalar, float32[n, M * H] twice.
+        """The loss and what both halves' anchors carry. **Shapes**: -> scalar, float32[n, (n_sums + R) * H] twice.
 
         Only the interests of the batch take part: the cost does not grow with the codebook.
         """
         present, views = _localise(views)
         table, vectors = self.smen.table(present), self.smen.anchors.interests[present]
-        a, b = (self.smen(half, table).flatten(1) for half in views.halves)
+        a, b = (self.smen.carried(half, table).flatten(1) for half in views.halves)
         life = self.smen.config.life_scale
         predicted = self.items(a, vectors, present, _targets(views.halves[1], life))
         predicted = predicted + self.items(b, vectors, present, _targets(views.halves[0], life))
@@ -66,7 +66,7 @@ class Objective(nn.Module):
         known = past.life.offsets.diff() > 0
         if int(known.sum()) < 2:
             return table.recurrent.new_zeros(())
-        flat = self.smen(past, table).flatten(1)
+        flat = self.smen.carried(past, table).flatten(1)
         vectors = self.smen.anchors.interests[present]
         items: Tensor = self.future_items(flat, vectors, present, _targets(future, life))
         volume: Tensor = self.volume(flat[known], future.life.offsets.diff()[known].float())

@@ -1,8 +1,8 @@
-"""SMEN: multi-anchor module, time aggregation and multi-scale aggregation in one network.
+"""SMEN: multi-anchor module, time aggregation, multi-scale aggregation and readout in one network.
 
 The first anchors carry the plain sum over the life, so that nothing the bags say can be forgotten; some carry sums that
-fade, so that what was long ago stands between the two; the last ones carry the recurrent state. The output is not
-normalised: its length says how much the user did (our decision).
+fade, so that what was long ago stands between the two; the last ones carry the recurrent state. The readout makes the
+user's vectors of these. They are not normalised: their length says how much the user did (our decision).
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from torch.nn.functional import embedding_bag
 from lurm_model.anchors import Anchors
 from lurm_model.collate import Batch
 from lurm_model.config import SmenConfig
+from lurm_model.readout import Readout
 from lurm_model.scales import MultiScale
 from lurm_model.time_aggregation import TimeAggregation
 
@@ -44,6 +45,7 @@ class Smen(nn.Module):
         self.scales = MultiScale(len(config.scales), config.n_recurrent, config.d_anchor)
         kinds = torch.cat([torch.full((n,), kind) for kind, n in enumerate(config.kinds_of_sums)])
         self.register_buffer("kind_of_sum", kinds, persistent=False)
+        self.readout = Readout(config)
 
     def table(self, interests: Tensor | None = None) -> Table:
         """The constants of these interests, or of all: compute once per model, use for every batch."""
@@ -54,6 +56,11 @@ class Smen(nn.Module):
 
     def forward(self, batch: Batch, table: Table) -> Tensor:
         """The M vectors of every user."""
+        vectors: Tensor = self.readout(self.carried(batch, table))
+        return vectors
+
+    def carried(self, batch: Batch, table: Table) -> Tensor:
+        """What every anchor carries, the sums first: float32[n, n_sums + R, H]."""
         life, indices = batch.life, batch.scales[self.config.life_scale].indices
         sums = self.life(life_sums(indices, life.weights, life.offsets, table), life.norm)
         return torch.cat([sums, self._recurrent(batch, table)], dim=1)

@@ -78,6 +78,14 @@ def epoch_views(
         yield Views.of([a, b, *timed])
 
 
+def whole_lives(rows: Rows, users: Int64, batch_users: int, reader: Reader) -> Iterator[Batch]:
+    """All there is of these users, as of the training data's last day."""
+    config, n = reader.config, len(users)
+    lives = resolve(_renumber(rows, users), config.scale_objects, n)
+    for start in range(0, n, batch_users):
+        yield reader.collate(lives, start, min(start + batch_users, n), config.reference_day)
+
+
 def split_views(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
     """Two views: every single behaviour goes to one of them by the toss of a coin, so they share none."""
     first = rng.binomial(rows.bags.counts, 0.5).astype(np.uint32)

@@ -24,7 +24,7 @@ def tiny_bundle(model_seed: int = 0, space_seed: int = 0, scales: str = "day,mon
     items = {f"item-{i}": i % N_INTERESTS for i in range(2 * N_INTERESTS)}
     codebook = Codebook(items, centroids, np.ones(N_INTERESTS + 1, np.float32), {}, np.zeros((0, 8), np.float32))
     names = tuple(scale.name for scale in parse_scales(scales))
-    config = SmenConfig(codebook.n_interests, 8, FIRST_DAY, names, n_anchors=4, n_recurrent=2, d_anchor=8)
+    config = SmenConfig(codebook.n_interests, 8, FIRST_DAY, names, n_vectors=4, n_recurrent=2, d_anchor=8)
     model_rng = np.random.default_rng(model_seed)
     weights = {
         name: model_rng.normal(size=tensor.shape).astype(np.float32)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.fft import dct
 
 from lurm_model.bundle import Bundle
 from lurm_model.codebook import Codebook
@@ -59,7 +60,8 @@ OPTIONS = TrainOptions()
 class Variant:
     """What is changed: the configuration, the codebook, the start, the objective, what of the result is read.
 
-    ``trained_share`` is of the time before the cut: what a bundle is worth when it has grown old.
+    ``trained_share`` is of the time before the cut: what a bundle is worth when it has grown old. ``read`` is which of
+    the parts that the readout mixed, condensed states first.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -72,13 +74,13 @@ class Variant:
     read: tuple[int | None, int | None] = (None, None)
 
 
-SUMS = SmenConfig(1, 1, 0).n_sums
+CONDENSED = SmenConfig(1, 1, 0).n_condensed
 VARIANTS = {
     "base": Variant(),
     "base, another seed": Variant(seed=1),
     "base, a third seed": Variant(seed=2),
-    "sums only, read from base": Variant(read=(None, SUMS)),
-    "recurrent only, read from base": Variant(read=(SUMS, None)),
+    "sums only, read from base": Variant(read=(CONDENSED, None)),
+    "recurrent only, read from base": Variant(read=(None, CONDENSED)),
     "start, no training": Variant(epochs=0),
     "random interest vectors": Variant(start=_random_interests),
     "no activity features": Variant(start=_no_activity),
@@ -89,8 +91,8 @@ VARIANTS = {
     "no sum fades": Variant({"half_lives": ()}),
     "2 recurrent": Variant({"n_recurrent": 2}),
     "6 recurrent": Variant({"n_recurrent": 6}),
-    "M=5": Variant({"n_anchors": 5, "n_recurrent": 2}),
-    "M=20": Variant({"n_anchors": 20, "n_recurrent": 8}),
+    "M=5": Variant({"n_vectors": 5}),
+    "M=20": Variant({"n_vectors": 20, "n_recurrent": 8, "n_condensed": 2}),
     "tau=0.3": Variant({"tau": 0.3}),
     "H=32": Variant(codebook=TrainOptions(d_item=32)),
     "scales day": Variant({"scales": ("day",)}),
@@ -133,7 +135,10 @@ def run(arguments: Namespace) -> None:
         key = repr(replace(variant, read=(None, None)))
         if key not in trained:
             trained[key] = _vectors(variant, codebooks[made_from], before, questions.before)
-        vectors = trained[key][:, slice(*variant.read)].reshape(len(questions.events.users), -1)
+        vectors = trained[key]
+        if variant.read != (None, None):
+            vectors = dct(vectors, axis=1, norm="ortho")[:, slice(*variant.read)]
+        vectors = vectors.reshape(len(vectors), -1)
         report.add(name, vectors.shape[1], questions.probe(vectors))
         print(" | ".join(report.rows()[-1]), flush=True)
     print(report.to_markdown())

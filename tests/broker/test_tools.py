@@ -181,7 +181,7 @@ def test_consume_prints_what_was_published(writer: StateWriter, lurm: Run, bundl
     assert code == 0
     assert found.keys() == {"ann", "Zoë"}
     assert (found["ann"]["seq"], found["ann"]["model_id"]) == (6, bundle.model_id)
-    assert found["ann"]["shape"] == [bundle.config.n_anchors, bundle.config.d_anchor]
+    assert found["ann"]["shape"] == [bundle.config.n_vectors, bundle.config.d_anchor]
     code, out, _ = lurm("consume", "--from-beginning", "--timeout", 0.5)
     assert code == 0
     assert sorted(line.split()[:2] for line in out.splitlines()) == [["seq=2", "user=Zoë"], ["seq=6", "user=ann"]]

@@ -34,6 +34,8 @@ def make_bundle(scales: tuple[str, ...]) -> Bundle:
     with torch.no_grad():
         for parameter in smen.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
+        for name in ("scale", "condense"):
+            smen.readout.get_buffer(name).add_(0.1 * torch.randn_like(smen.readout.get_buffer(name)))
         smen.anchors.interests[:N_CLUSTERS] += torch.from_numpy(centroids)
     return Bundle.build(config, book, {k: v.detach().numpy() for k, v in smen.state_dict().items()}, {}, {})
 
@@ -86,7 +88,7 @@ class Plain:
         self.idf, self.config = bundle.codebook.idf, bundle.config
 
     def values(self, weights: np.ndarray) -> np.ndarray:
-        """V of one dense bag of weights, [M, H]."""
+        """V of one dense bag of weights, [n_sums + R, H]."""
         e, a, p = (self.w[f"anchors.{name}"] for name in ("interests", "anchors", "projections"))
         total = np.zeros((self.config.n_anchors, self.config.d_anchor))
         for d in np.flatnonzero(weights):
@@ -142,17 +144,36 @@ class Plain:
             norm_sq += left**2 * (weights**2).sum()
         return total / np.sqrt(np.maximum(norm_sq, 1e-30))[:, None]
 
-    def encode(self, periods: Mapping[str, ScaleBags], user: int) -> np.ndarray:
-        out = np.zeros((self.config.n_anchors, self.config.d_anchor))
-        out[: self.config.n_sums] = self.sums(self.bags(periods[self.config.life_scale], user))
+    def fused(self, periods: Mapping[str, ScaleBags], user: int) -> np.ndarray:
+        """The states of all scales as one, [R, H]."""
+        out = np.zeros((self.config.n_recurrent, self.config.d_anchor))
         states = [self.recurrent(name, periods[name], user) for name in self.config.scales]
         for r in range(self.config.n_recurrent):
             query, bias = self.w["scales.query"][:, r], self.w["scales.bias"][:, r]
             present = [s for s, state in enumerate(states) if state is not None]
             if present:
                 gates = softmax(np.array([states[s][r] @ query[s] + bias[s] for s in present]))
-                out[self.config.n_sums + r] = sum(g * states[s][r] for g, s in zip(gates, present, strict=True))
+                out[r] = sum(g * states[s][r] for g, s in zip(gates, present, strict=True))
         return out
+
+    def encode(self, periods: Mapping[str, ScaleBags], user: int) -> np.ndarray:
+        """The vectors: part k stands in vector m by the cosine transform's k-th wave, the condensed states first."""
+        sums = self.w["readout.scale"] * self.sums(self.bags(periods[self.config.life_scale], user))
+        condensed = self.fused(periods, user).ravel() @ self.w["readout.condense"]
+        parts = np.concatenate([condensed.reshape(-1, self.config.d_anchor), sums])
+        return sum(part * wave(k)[:, None] for k, part in enumerate(parts))
+
+    def sums_of(self, vectors: np.ndarray) -> np.ndarray:
+        """What the sums were that these vectors were made of, [n_sums, H]."""
+        n_vectors, n_condensed = self.config.n_vectors, self.config.n_condensed
+        parts = [wave(k) @ vectors for k in range(n_condensed, n_vectors)]
+        return np.stack(parts) / self.w["readout.scale"]
+
+
+def wave(k: int, n: int = 10) -> np.ndarray:
+    """The cosine wave of k half turns over n places, of length 1."""
+    values = np.cos(np.pi * k * (np.arange(n) + 0.5) / n)
+    return values / np.linalg.norm(values)
 
 
 @pytest.mark.parametrize("scales", [("day",), ("day", "month"), ("day", "week", "month")])
@@ -171,8 +192,8 @@ def test_users_without_rows_get_zeros_and_an_unknown_life_still_has_a_rhythm() -
     assert vectors.dtype == np.float32
     assert vectors.shape == (30, 10, 64)
     assert np.abs(vectors[10:13]).max() == 0
-    sums, recurrent = np.split(np.abs(vectors[13]), [bundle.config.n_sums])
-    assert sums.max() == 0 < recurrent.max()
+    assert np.abs(Plain(bundle).sums_of(vectors[13])).max() < 1e-5
+    assert np.abs(vectors[13]).max() > 0.01
     nobody = day_rows(*np.zeros((4, 0), np.int64))
     assert Encoder(bundle, "cpu").encode(resolve(nobody, bundle.scales, 0), 0).shape == (0, 10, 64)
 
@@ -201,12 +222,12 @@ def test_every_event_of_the_life_counts_once() -> None:
     one = day_rows(
         np.zeros(2, np.int64), np.array([11_000, 11_340]) * MS_PER_DAY, np.array([1, 2]), np.ones(2, np.int64)
     )
-    vectors = Encoder(bundle, "cpu").encode(resolve(one, bundle.scales, 1), 1)[0]
+    sums = Plain(bundle).sums_of(Encoder(bundle, "cpu").encode(resolve(one, bundle.scales, 1), 1)[0])
     weights = np.zeros(N_CLUSTERS + 1)
     weights[[1, 2]] = np.log(2) * bundle.codebook.idf[[1, 2]]
     n_plain = bundle.config.kinds_of_sums[0]
     expected = Plain(bundle).values(weights)[:n_plain] / np.linalg.norm(weights)
-    np.testing.assert_allclose(vectors[:n_plain], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(sums[:n_plain], expected, rtol=1e-4, atol=1e-5)
     assert DAY.name in bundle.config.scales
 
 
@@ -215,10 +236,10 @@ def test_a_fading_sum_tells_what_came_first() -> None:
     bundle = make_bundle(("day", "month"))
     ts_ms = np.tile(np.array([11_000, 11_340]) * MS_PER_DAY, 2)
     lives = day_rows(np.array([0, 0, 1, 1]), ts_ms, np.array([1, 2, 2, 1]), np.ones(4, np.int64))
-    first, second = Encoder(bundle, "cpu").encode(resolve(lives, bundle.scales, 2), 2)
-    n_plain, n_sums = bundle.config.kinds_of_sums[0], bundle.config.n_sums
-    np.testing.assert_allclose(first[:n_plain], second[:n_plain], rtol=1e-5, atol=1e-7)
-    assert np.abs(first[n_plain:n_sums] - second[n_plain:n_sums]).max(axis=1).min() > 0.02
+    vectors = Encoder(bundle, "cpu").encode(resolve(lives, bundle.scales, 2), 2)
+    (first, second), n_plain = map(Plain(bundle).sums_of, vectors), bundle.config.kinds_of_sums[0]
+    np.testing.assert_allclose(first[:n_plain], second[:n_plain], rtol=1e-5, atol=1e-6)
+    assert np.abs(first[n_plain:] - second[n_plain:]).max(axis=1).min() > 1e-3
 
 
 def test_a_model_reads_later_years_as_the_last_day_of_its_training() -> None:

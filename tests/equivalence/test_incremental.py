@@ -45,7 +45,7 @@ def make_bundle(scales: str, seed: int = 0) -> Bundle:
         np.zeros((0, 8), np.float32),
     )  # fmt: skip
     names = tuple(scale.name for scale in parse_scales(scales))
-    config = SmenConfig(N_CLUSTERS + 1, 8, FIRST_DAY + 60, names, n_anchors=5, n_recurrent=2, d_anchor=8)
+    config = SmenConfig(N_CLUSTERS + 1, 8, FIRST_DAY + 60, names, n_vectors=5, n_recurrent=3, n_condensed=2, d_anchor=8)
     weights = {k: rng.normal(0, 0.5, v.shape).astype(np.float32) for k, v in Smen(config).state_dict().items()}
     return Bundle.build(config, book, weights, {}, {})
 

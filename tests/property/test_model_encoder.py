@@ -27,7 +27,7 @@ def make_encoder() -> tuple[Encoder, Bundle]:
         {},
         np.zeros((0, 8), np.float32),
     )
-    config = SmenConfig(N_CLUSTERS + 1, 8, reference_day=900, n_anchors=4, n_recurrent=2, d_anchor=8)
+    config = SmenConfig(N_CLUSTERS + 1, 8, reference_day=900, n_vectors=4, n_recurrent=2, d_anchor=8)
     torch.manual_seed(0)
     smen = Smen(config)
     torch.nn.init.normal_(smen.anchors.interests)

@@ -62,8 +62,9 @@ def test_a_pickle_in_the_place_of_a_file_is_refused_and_not_run(name: str, tmp_p
 @pytest.mark.parametrize(
     "change",
     [
-        {"n_anchors": 10**9}, {"n_anchors": -1}, {"n_recurrent": 5}, {"n_recurrent": -1}, {"d_anchor": 0},
-        {"n_interests": 10**12}, {"d_item": 9}, {"n_anchors": "many"}, {"tau": "hot"}, {"reference_day": "today"},
+        {"n_vectors": 10**9}, {"n_vectors": -1}, {"n_recurrent": 5}, {"n_recurrent": -1}, {"d_anchor": 0},
+        {"n_interests": 10**12}, {"d_item": 9}, {"n_condensed": 3}, {"n_vectors": "many"}, {"tau": "hot"},
+        {"reference_day": "today"},
     ],
 )  # fmt: skip
 def test_a_configuration_that_does_not_fit_the_tensors_is_refused(change: dict[str, object], tmp_path: Path) -> None:

@@ -26,5 +26,5 @@ def test_variants_are_answered_in_a_table(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "events.jsonl").write_text("\n".join(lines))
     ablation.main(["--events", str(tmp_path / "events.jsonl"), "--only", "base;recurrent only, read from base"])
     printed = capsys.readouterr().out
-    assert "| recurrent only, read from base | 256 |" in printed
+    assert "| recurrent only, read from base | 64 |" in printed
     assert "users asked: churn" in printed

@@ -9,6 +9,8 @@ from lurm_model.bundle import FILES, Bundle
 from lurm_model.errors import BundleError
 from state.periods import DAY, MONTH
 
+SIZES = ("n_recurrent", "n_vectors", "n_condensed", "d_anchor", "n_interests")
+
 
 @pytest.fixture
 def saved(bundle: Bundle, tmp_path: Path) -> Path:
@@ -70,11 +72,11 @@ def test_a_manifest_that_says_more_than_there_is_is_refused(saved: Path, part: s
 
 # Who made a network of this size would be at it for hours.
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", ["n_recurrent", "n_anchors", "d_anchor", "n_interests"])
+@pytest.mark.parametrize("change", [{name: 10**9} for name in SIZES] + [{"n_vectors": 10**9 + 3, "n_condensed": 10**9}])
 def test_a_network_of_another_size_than_its_tensors_is_refused_and_not_made(
-    bundle: Bundle, tmp_path: Path, name: str
+    bundle: Bundle, tmp_path: Path, change: dict[str, int]
 ) -> None:
-    config = dataclasses.replace(bundle.config, **{name: 10**9})
+    config = dataclasses.replace(bundle.config, **change)
     Bundle.build(config, bundle.codebook, bundle.weights, {}, {}).save(tmp_path / "b")
     with pytest.raises(BundleError, match="tensors do not fit"):
         Bundle.load(tmp_path / "b")
@@ -82,7 +84,7 @@ def test_a_network_of_another_size_than_its_tensors_is_refused_and_not_made(
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("tau", 0), ("tau", -1.0), ("tau", float("nan")), ("tau", True), ("reference_day", 1.5), ("n_anchors", 10.0)],
+    [("tau", 0), ("tau", -1.0), ("tau", float("nan")), ("tau", True), ("reference_day", 1.5), ("n_vectors", 10.0)],
 )
 def test_a_network_with_numbers_that_none_can_have_is_refused(
     bundle: Bundle, tmp_path: Path, name: str, number: float

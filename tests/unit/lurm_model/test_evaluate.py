@@ -146,7 +146,7 @@ def test_models_of_every_size_are_asked_the_same(bundle: Bundle) -> None:
     events, labels = synthetic(n_users=200, n_items=200, n_groups=3, seed=7)
     cut_ms = default_cut(events)
     tasks = {"group": event_tasks(events, labels, cut_ms)["group"]}
-    points = list(by_size(bundle, Questions(events, tasks, cut_ms, n_seeds=1), anchors=(2, 10)))
+    points = list(by_size(bundle, Questions(events, tasks, cut_ms, n_seeds=1), sizes=(2, 10)))
     peers = {"smen", "svd", "random_projection", "sketch"}
     assert {(point.model, point.x > 128) for point in points} == {(name, large) for name in peers for large in (0, 1)}
     assert [point.x for point in points if point.model == "smen"] == [128, 640]

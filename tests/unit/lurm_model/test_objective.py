@@ -17,7 +17,7 @@ from state.history import Rows
 from state.periods import MS_PER_DAY
 
 N_INTERESTS, N_USERS = 25, 7
-CONFIG = SmenConfig(N_INTERESTS, d_item=5, reference_day=59, n_anchors=4, n_recurrent=1, d_anchor=5)
+CONFIG = SmenConfig(N_INTERESTS, d_item=5, reference_day=59, n_vectors=4, n_recurrent=2, d_anchor=5)
 WEIGHTS = Weights(contrast=0.7, items=1.3, future_items=0.4, future_volume=2.0)
 
 
@@ -95,7 +95,7 @@ def plain_loss(objective: Objective, views: Views) -> float:
     scales = [scale for batch in views.batches() for scale in batch.scales.values()]
     present = sorted({int(i) for scale in scales for i in scale.indices})
     table = objective.smen.table()
-    a, b, past = (objective.smen(x, table).flatten(1).numpy() for x in (*views.halves, views.past))
+    a, b, past = (objective.smen.carried(x, table).flatten(1).numpy() for x in (*views.halves, views.past))
 
     def predict(head: str, flat: np.ndarray, seen: Batch) -> float:
         hidden = flat @ w[f"{head}.head.weight"].T + w[f"{head}.head.bias"]
@@ -120,7 +120,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_by_their_definitions(objectiv
         assert float(loss) == pytest.approx(plain_loss(objective, views), rel=1e-6)
         table = objective.smen.table()
         for found, half in zip((a, b), views.halves, strict=True):
-            torch.testing.assert_close(found, objective.smen(half, table).flatten(1))
+            torch.testing.assert_close(found, objective.smen.carried(half, table).flatten(1))
 
 
 def test_without_a_future_the_loss_is_that_of_the_halves(objective: Objective, views: Views) -> None:

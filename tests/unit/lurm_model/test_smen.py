@@ -88,7 +88,7 @@ def test_autocast_leaves_the_recurrence_in_float32(device: str) -> None:
     time = TimeAggregation(n_recurrent=2, d_anchor=4).to(device)
     two, one = np.arange(2), np.ones(2, np.uint32)
     periods = ScaleBags(0 * two, two, 1 + two, sum_pairs(two, two.astype(np.uint32), one, 2))
-    config = SmenConfig(3, 4, 1, ("day",), n_anchors=2, n_recurrent=2, d_anchor=4)
+    config = SmenConfig(3, 4, 1, ("day",), n_vectors=2, n_recurrent=2, d_anchor=4)
     batch = collate({"day": periods}, 1, config, np.ones(3, np.float32)).scales["day"].to(device)
     # Next to nothing is left of gradients this small in float16.
     values = (1e-4 * torch.randn(2, 2, 4, device=device)).requires_grad_()

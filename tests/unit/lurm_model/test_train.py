@@ -54,7 +54,7 @@ def vectors_after(rows: Rows, epochs: int) -> np.ndarray:
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
     idf = np.append(np.ones(len(centroids)), 0).astype(np.float32)
     book = Codebook({}, centroids, idf, {}, np.zeros((0, D_ITEM), np.float32))
-    config = SmenConfig(book.n_interests, D_ITEM, 59, n_anchors=4, n_recurrent=2, d_anchor=D_ITEM)
+    config = SmenConfig(book.n_interests, D_ITEM, 59, n_vectors=4, n_recurrent=2, d_anchor=D_ITEM)
     weights, _ = train_smen(book, config, rows, LearnOptions(epochs, seed=0))
     encoder = Encoder(Bundle.build(config, book, weights, {}, {}), "cpu")
     return encoder.encode(resolve(rows, config.scale_objects, N_USERS), N_USERS).reshape(N_USERS, -1)
