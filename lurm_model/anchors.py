@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Anchors(nn.Module):
-    """Interest vectors E [n_interests, H], anchors A [M, H], a projection P [M, H, H] per anchor.
+    """Interest vectors E [n_interests, H], anchors A [n_anchors, H], a projection P [n_anchors, H, H] of each.
 
     **Source**: the module and its purpose, almost lossless dimensionality reduction, are the paper's; the form is our
     decision. E starts from the codebook's centroids, P from the identity.
@@ -23,7 +23,7 @@ class Anchors(nn.Module):
         self.projections = nn.Parameter(torch.eye(d_anchor).repeat(n_anchors, 1, 1))
 
     def table(self, interests: Tensor | None = None) -> Tensor:
-        """T for these interests, or for all of them. **Shapes**: int64[u] -> float32[u, M, H]."""
+        """T for these interests, or for all of them. **Shapes**: int64[u] -> float32[u, n_anchors, H]."""
         vectors = self.interests if interests is None else self.interests[interests]
         alpha = torch.softmax(vectors @ self.anchors.T / self.tau, dim=1)
         return alpha[:, :, None] * torch.einsum("uh,mhk->umk", vectors, self.projections)

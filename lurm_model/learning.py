@@ -190,7 +190,7 @@ class _Learner:
 
     @torch.no_grad()
     def _carried(self, smen: Smen) -> torch.Tensor:
-        """What the anchors carry of the users learned from, or of a draw of them: float32[n, n_sums + R, H]."""
+        """What the anchors carry of the users learned from, or of a draw of them: float32[n, n_anchors, H]."""
         users = np.random.default_rng(self._options.seed).permutation(self._users)[:READOUT_USERS_MAX]
         table, lives = smen.table(), whole_lives(self._rows, users, BATCH_USERS, self._reader)
         return torch.cat([smen.carried(life.to(self._options.device), table).cpu() for life in lives])

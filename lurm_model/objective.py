@@ -46,7 +46,7 @@ class Objective(nn.Module):
         self.volume = VolumePrediction(width)
 
     def forward(self, views: Views) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss and what both halves' anchors carry. **Shapes**: -> scalar, float32[n, (n_sums + R) * H] twice.
+        """The loss and what both halves' anchors carry. **Shapes**: -> scalar, float32[n, n_anchors * H] twice.
 
         Only the interests of the batch take part: the cost does not grow with the codebook.
         """

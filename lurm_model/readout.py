@@ -20,7 +20,7 @@ class Readout(nn.Module):
     """R recurrent states become C vectors' worth; these and the scaled sums are mixed by an orthogonal matrix.
 
     Mixing loses nothing and keeps lengths. Nothing here learns by gradients: `fit` sets it once, after training.
-    **Shapes**: what the anchors carry, float32[n, n_sums + R, H] -> float32[n, M, H]. **Source**: our decision.
+    **Shapes**: what the anchors carry, float32[n, n_anchors, H] -> float32[n, M, H]. **Source**: our decision.
     """
 
     scale: Tensor

@@ -60,7 +60,7 @@ class Smen(nn.Module):
         return vectors
 
     def carried(self, batch: Batch, table: Table) -> Tensor:
-        """What every anchor carries, the sums first: float32[n, n_sums + R, H]."""
+        """What every anchor carries, the sums first: float32[n, n_anchors, H]."""
         life, indices = batch.life, batch.scales[self.config.life_scale].indices
         sums = self.life(life_sums(indices, life.weights, life.offsets, table), life.norm)
         return torch.cat([sums, self._recurrent(batch, table)], dim=1)

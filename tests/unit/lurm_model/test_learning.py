@@ -6,18 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dct
 
 from lurm_model import learning
 from lurm_model.bundle import Bundle
 from lurm_model.checkpoint import save_state
 from lurm_model.datasets import synthetic
+from lurm_model.encoder import Encoder
 from lurm_model.errors import CheckpointError
 from lurm_model.evaluate import item_interests
 from lurm_model.events import Events, UserLabels, day_rows
 from lurm_model.learning import LearnOptions
 from lurm_model.progress import silent
 from lurm_model.train import TrainOptions, train, train_smen
-from state.history import Rows
+from state.history import Rows, resolve
 
 
 class Stopped(Exception):
@@ -76,6 +78,18 @@ def test_held_out_users_end_a_training_that_no_longer_helps(
     assert all(np.isfinite(array).all() for array in weights.values())
     _, told = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(5, seed=5))
     assert len(told["loss"]) == 5
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_of_those_learned_from_every_number_is_half_taste_and_half_volume(
+    rows: Rows, bundle: Bundle, epochs: int
+) -> None:
+    weights, _ = train_smen(bundle.codebook, bundle.config, rows, LearnOptions(epochs, seed=5))
+    made = Bundle.build(bundle.config, bundle.codebook, weights, {}, {})
+    vectors = Encoder(made, "cpu").encode(resolve(rows, made.scales, 100), 100)
+    condensed, *sums = dct(vectors, axis=1, norm="ortho").var(axis=0)
+    assert condensed.sum() == pytest.approx(np.sum(sums), rel=1e-3)
+    assert np.median(sums) == pytest.approx(1, rel=1e-3)
 
 
 @pytest.mark.parametrize(("epochs", "done"), [(0, 0), (1, 1), (2, 2), (None, 4)])
