@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from state.periods import SCALES, Scale, parse_scales
 
+SIZES = ("n_interests", "d_item", "n_vectors", "n_recurrent", "n_condensed", "d_anchor")
+
 
 @dataclass(frozen=True, slots=True)
 class SmenConfig:
@@ -80,4 +82,8 @@ class SmenConfig:
             raise ValueError("tau must be a positive number")
         if wrong := [name for name, value in numbers.items() if type(value) is not int]:
             raise TypeError(f"{wrong[0]} must be a whole number")
+        if none := [name for name in SIZES if numbers[name] < 1]:
+            raise ValueError(f"{none[0]} must be above 0")
+        if found.n_condensed > min(found.n_recurrent, found.n_vectors - 1):
+            raise ValueError("n_condensed must be at most n_recurrent, and less than n_vectors")
         return found

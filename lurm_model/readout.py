@@ -31,7 +31,7 @@ class Readout(nn.Module):
         super().__init__()
         self.config = config
         n_states, n_condensed = config.n_recurrent * config.d_anchor, config.n_condensed * config.d_anchor
-        in_turns = torch.eye(n_condensed).repeat(-(-config.n_recurrent // config.n_condensed), 1)[:n_states]
+        in_turns = torch.eye(n_condensed).repeat(config.n_recurrent, 1)[:n_states]
         self.register_buffer("scale", torch.ones(config.n_sums, config.d_anchor))
         self.register_buffer("condense", in_turns)
         self.register_buffer("mixing", _cosines(config.n_vectors).T.float(), persistent=False)

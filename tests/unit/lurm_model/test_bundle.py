@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from lurm_model.bundle import FILES, Bundle
+from lurm_model.config import SIZES
 from lurm_model.errors import BundleError
 from state.periods import DAY, MONTH
-
-SIZES = ("n_recurrent", "n_vectors", "n_condensed", "d_anchor", "n_interests")
 
 
 @pytest.fixture
@@ -72,7 +71,11 @@ def test_a_manifest_that_says_more_than_there_is_is_refused(saved: Path, part: s
 
 # Who made a network of this size would be at it for hours.
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("change", [{name: 10**9} for name in SIZES] + [{"n_vectors": 10**9 + 3, "n_condensed": 10**9}])
+@pytest.mark.parametrize(
+    "change",
+    [{name: 10**9} for name in SIZES if name != "n_condensed"]
+    + [{"n_vectors": 10**9 + 9, "n_condensed": 10**9, "n_recurrent": 10**9}],
+)
 def test_a_network_of_another_size_than_its_tensors_is_refused_and_not_made(
     bundle: Bundle, tmp_path: Path, change: dict[str, int]
 ) -> None:
@@ -84,7 +87,9 @@ def test_a_network_of_another_size_than_its_tensors_is_refused_and_not_made(
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("tau", 0), ("tau", -1.0), ("tau", float("nan")), ("tau", True), ("reference_day", 1.5), ("n_vectors", 10.0)],
+    [("tau", 0), ("tau", -1.0), ("tau", float("nan")), ("tau", True), ("reference_day", 1.5), ("n_vectors", 10.0)]
+    + [(name, 0) for name in SIZES]
+    + [("n_condensed", 10), ("n_condensed", 10**9)],
 )
 def test_a_network_with_numbers_that_none_can_have_is_refused(
     bundle: Bundle, tmp_path: Path, name: str, number: float
