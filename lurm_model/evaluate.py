@@ -125,10 +125,11 @@ def models(
     baselines = baseline_features(before, interest, questions.cut_ms, width, seed=0)
     progress("baselines", 1, 1)
     start = np.append(bundle.codebook.centroids, np.zeros((1, bundle.config.d_item), np.float32), axis=0)
+    # One anchor for each of the two paths: the multi-anchor module taken away.
+    single = replace(bundle.config, n_vectors=2, n_recurrent=1, n_condensed=1)
     return {
         "smen": lambda: _flat(bundle, before, device),
-        # One anchor for each of the two paths: the multi-anchor module taken away.
-        "smen_m1": lambda: _flat(_of_shape(bundle, before, (2, 1, 1), progress, device), before, device),
+        "smen_m1": lambda: _flat(_trained_anew(bundle, before, single, progress, device), before, device),
         "coles": lambda: coles_features(before, interest, start, 0, progress),
         **baselines,
     }
@@ -147,8 +148,8 @@ def by_size(
     baselines = sized_features(before, bag, item_vectors(before, seed=0), d_anchor * max(sizes), seed=0)
     for done, n_vectors in enumerate(sizes):
         progress("by size", done, len(sizes))
-        same = n_vectors == bundle.config.n_vectors
-        model = bundle if same else _of_shape(bundle, before, _shape(bundle.config, n_vectors), progress, device)
+        config = _resized(bundle.config, n_vectors)
+        model = bundle if config == bundle.config else _trained_anew(bundle, before, config, progress, device)
         width = n_vectors * d_anchor
         yield Point("smen", width, questions.probe(_flat(model, before, device)))
         for name, make in baselines.items():
@@ -178,16 +179,15 @@ def _flat(bundle: Bundle, events: Events, device: str) -> Float32:
     return encode_events(bundle, events, device).reshape(len(events.users), -1)
 
 
-def _shape(config: SmenConfig, n_vectors: int) -> tuple[int, int, int]:
-    """So many vectors, and how many anchors are recurrent and vectors condensed in about the same shares."""
+def _resized(config: SmenConfig, n_vectors: int) -> SmenConfig:
+    """As many vectors, of which about the same share is made of recurrent states, each of as many anchors."""
     n_condensed = max(1, round(n_vectors * config.n_condensed / config.n_vectors))
-    return n_vectors, config.n_recurrent * n_condensed // config.n_condensed, n_condensed
+    n_recurrent = config.n_recurrent * n_condensed // config.n_condensed
+    return replace(config, n_vectors=n_vectors, n_recurrent=n_recurrent, n_condensed=n_condensed)
 
 
-def _of_shape(bundle: Bundle, events: Events, shape: tuple[int, int, int], progress: Progress, device: str) -> Bundle:
-    """The same codebook under another SMEN, trained on these events; its shape is that of `_shape`."""
-    n_vectors, n_recurrent, n_condensed = shape
-    config = replace(bundle.config, n_vectors=n_vectors, n_recurrent=n_recurrent, n_condensed=n_condensed)
+def _trained_anew(bundle: Bundle, events: Events, config: SmenConfig, progress: Progress, device: str) -> Bundle:
+    """The same codebook under a SMEN of this configuration, trained on these events."""
     interest = item_interests(bundle, events)
     rows = day_rows(events.user, events.ts_ms, interest[events.item], events.weight)
     options = LearnOptions(None, seed=0, device=choose_device(device))
