@@ -185,7 +185,7 @@ class _Learner:
             smen.load_state_dict(self._best)
         smen.eval()
         carried = self._carried(smen)
-        smen.to("cpu").readout.fit(carried)
+        smen.to("cpu").fit_readout(carried)
         return self._history
 
     @torch.no_grad()

@@ -14,16 +14,17 @@ from lurm_model.config import SmenConfig
 
 # Numbers with less spread than this, of the most there is, say nothing; they are not blown up.
 SPREAD_MIN = 1e-6
+# Few users tell little of how their sums spread: as many as this for every number, who spread evenly, are taken in.
+EVEN_USERS = 30
 
 
 class Readout(nn.Module):
-    """R recurrent states become C vectors' worth; these and the scaled sums are mixed by an orthogonal matrix.
+    """R recurrent states become C vectors' worth; these and the sums are mixed by an orthogonal matrix.
 
     Mixing loses nothing and keeps lengths. Nothing here learns by gradients: `fit` sets it once, after training.
     **Shapes**: what the anchors carry, float32[n, n_anchors, H] -> float32[n, M, H]. **Source**: our decision.
     """
 
-    scale: Tensor
     condense: Tensor
     mixing: Tensor
 
@@ -32,38 +33,53 @@ class Readout(nn.Module):
         self.config = config
         n_states, n_condensed = config.n_recurrent * config.d_anchor, config.n_condensed * config.d_anchor
         in_turns = torch.eye(n_condensed).repeat(config.n_recurrent, 1)[:n_states]
-        self.register_buffer("scale", torch.ones(config.n_sums, config.d_anchor))
         self.register_buffer("condense", in_turns)
         self.register_buffer("mixing", _cosines(config.n_vectors).T.float(), persistent=False)
 
     def forward(self, carried: Tensor) -> Tensor:
         """The M vectors; zeros for who carries zeros."""
-        n_sums, n_condensed = self.config.n_sums, self.config.n_condensed
-        condensed = (carried[:, n_sums:].flatten(1) @ self.condense).view(-1, n_condensed, self.config.d_anchor)
-        return self.mixing @ torch.cat([condensed, carried[:, :n_sums] * self.scale], dim=1)
+        sums, states = carried.tensor_split([self.config.n_sums], dim=1)
+        condensed = (states.flatten(1) @ self.condense).view(-1, self.config.n_condensed, self.config.d_anchor)
+        return self.mixing @ torch.cat([condensed, sums], dim=1)
 
     @torch.no_grad()
-    def fit(self, carried: Tensor) -> None:
-        """Give every sum a spread of 1 over these users, and the states' strongest directions as much as all sums have.
+    def fit(self, states: Tensor) -> None:
+        """Keep the strongest directions of these users' states, with as much spread as sums that have 1 per number.
 
         These are the principal axes of the standardised states, where what many units say weighs more than what one
-        does; they are turned so that every number has about the same of each.
+        does; they are turned so that every number has about the same of each. **Shapes**: float32[n, R, H].
         """
-        n_sums, n_kept = self.config.n_sums, self.condense.shape[1]
-        sums, states = (part.flatten(1).double() for part in (carried[:, :n_sums], carried[:, n_sums:]))
-        spread = _spread(states)
-        standard = (states - states.mean(dim=0)) / spread
+        config, n_kept = self.config, self.condense.shape[1]
+        standard, spread = _standardised(states.flatten(1).double())
         energy, axes = torch.linalg.eigh(standard.T @ standard / len(standard))
         strongest = axes[:, -n_kept:].flip(1) / spread[:, None]
-        gain = (sums.shape[1] / energy[-n_kept:].sum().clamp_min(SPREAD_MIN)) ** 0.5
+        gain = (config.n_sums * config.d_anchor / energy[-n_kept:].sum().clamp_min(SPREAD_MIN)) ** 0.5
         self.condense.copy_(gain * strongest @ _cosines(n_kept))
-        self.scale.copy_((1 / _spread(sums)).view_as(self.scale))
 
 
-def _spread(numbers: Tensor) -> Tensor:
-    """Standard deviations of the columns; 1 for those that say nothing."""
+def evening(sums: Tensor) -> Tensor:
+    """What makes every anchor's sums of these users spread more evenly: by the root of what they do, and 1 per number.
+
+    A few tastes that all have would else hide the many that few have. It loses nothing, and since it is linear it can
+    be part of what an interest adds. **Shapes**: float32[n, n_sums, H] -> float32[n_sums, H, H], for ``sums @ matrix``.
+    **Source**: of word vectors by SVD, Levy, Goldberg and Dagan 2015; here our decision.
+    """
+    n_users, _, width = sums.shape
+    standard, spread = _standardised(sums.double())
+    energy, axes = torch.linalg.eigh(torch.einsum("nai,naj->aij", standard, standard) / n_users)
+    root = (energy.clamp_min(0) + EVEN_USERS * width / n_users) ** -0.25
+    left = (energy * root**2).sum(dim=1)
+    gain = torch.where(left > SPREAD_MIN, energy.sum(dim=1) / left, 1.0) ** 0.5
+    even: Tensor = (axes * (gain[:, None] * root)[:, None, :]) @ axes.mT
+    return even.div(spread[:, :, None]).float()
+
+
+def _standardised(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns with mean 0 and spread 1, and what their spread was; 1 for those that say nothing."""
     spread = numbers.std(dim=0, correction=0)
-    return torch.where(spread > SPREAD_MIN * spread.max(), spread, 1.0)
+    spread = torch.where(spread > SPREAD_MIN * spread.max(), spread, 1.0)
+    standard: Tensor = (numbers - numbers.mean(dim=0)) / spread
+    return standard, spread
 
 
 def _cosines(n: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding_bag
 from lurm_model.anchors import Anchors
 from lurm_model.collate import Batch
 from lurm_model.config import SmenConfig
-from lurm_model.readout import Readout
+from lurm_model.readout import Readout, evening
 from lurm_model.scales import MultiScale
 from lurm_model.time_aggregation import TimeAggregation
 
@@ -64,6 +64,17 @@ class Smen(nn.Module):
         life, indices = batch.life, batch.scales[self.config.life_scale].indices
         sums = self.life(life_sums(indices, life.weights, life.offsets, table), life.norm)
         return torch.cat([sums, self._recurrent(batch, table)], dim=1)
+
+    @torch.no_grad()
+    def fit_readout(self, carried: Tensor) -> None:
+        """Set, by what the anchors carry of users, all that stands between it and the vectors; once, after training.
+
+        What evens the sums becomes part of their anchors' projections, so it costs nothing.
+        """
+        sums, states = carried.tensor_split([self.config.n_sums], dim=1)
+        of_sums = self.anchors.projections[: self.config.n_sums]
+        of_sums.copy_(of_sums @ evening(sums))
+        self.readout.fit(states)
 
     def life(self, total: Tensor, norm: Tensor) -> Tensor:
         """The additive path: the sums of V over the roots of the summed squared norms, divided once at the end.

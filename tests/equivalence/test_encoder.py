@@ -34,8 +34,7 @@ def make_bundle(scales: tuple[str, ...]) -> Bundle:
     with torch.no_grad():
         for parameter in smen.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-        for name in ("scale", "condense"):
-            smen.readout.get_buffer(name).add_(0.1 * torch.randn_like(smen.readout.get_buffer(name)))
+        smen.readout.condense.add_(0.1 * torch.randn_like(smen.readout.condense))
         smen.anchors.interests[:N_CLUSTERS] += torch.from_numpy(centroids)
     return Bundle.build(config, book, {k: v.detach().numpy() for k, v in smen.state_dict().items()}, {}, {})
 
@@ -158,7 +157,7 @@ class Plain:
 
     def encode(self, periods: Mapping[str, ScaleBags], user: int) -> np.ndarray:
         """The vectors: part k stands in vector m by the cosine transform's k-th wave, the condensed states first."""
-        sums = self.w["readout.scale"] * self.sums(self.bags(periods[self.config.life_scale], user))
+        sums = self.sums(self.bags(periods[self.config.life_scale], user))
         condensed = self.fused(periods, user).ravel() @ self.w["readout.condense"]
         parts = np.concatenate([condensed.reshape(-1, self.config.d_anchor), sums])
         return sum(part * wave(k)[:, None] for k, part in enumerate(parts))
@@ -166,8 +165,7 @@ class Plain:
     def sums_of(self, vectors: np.ndarray) -> np.ndarray:
         """What the sums were that these vectors were made of, [n_sums, H]."""
         n_vectors, n_condensed = self.config.n_vectors, self.config.n_condensed
-        parts = [wave(k) @ vectors for k in range(n_condensed, n_vectors)]
-        return np.stack(parts) / self.w["readout.scale"]
+        return np.stack([wave(k) @ vectors for k in range(n_condensed, n_vectors)])
 
 
 def wave(k: int, n: int = 10) -> np.ndarray:

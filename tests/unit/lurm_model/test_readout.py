@@ -1,20 +1,22 @@
-"""The readout by its promises: it mixes without loss, and after fitting both paths weigh the same in every number."""
+"""The readout by its promises: even sums of which nothing is lost, mixed with states that weigh as much as they do."""
 
 import numpy as np
 import pytest
 import torch
 
 from lurm_model.config import SmenConfig
-from lurm_model.readout import Readout
+from lurm_model.readout import EVEN_USERS, Readout, evening
+from lurm_model.smen import Smen
 
 CONFIG = SmenConfig(9, d_item=8, reference_day=0, n_vectors=5, n_recurrent=3, d_anchor=8)
-N_SUMS, N_USERS = CONFIG.n_sums, 4_000
+N_SUMS, N_USERS = CONFIG.n_sums, 20_000
 
 
 @pytest.fixture
 def carried(rng: np.random.Generator) -> torch.Tensor:
-    """Sums of any size, and states in which a few directions say nearly everything, one unit nothing."""
-    sums = rng.normal(3, 1, (N_USERS, N_SUMS, 8)) * rng.uniform(0.01, 10, (N_SUMS, 8))
+    """Sums of any size, in which one taste hides the others, and states of a few directions; one unit says nothing."""
+    tastes = rng.normal(size=(N_USERS, N_SUMS, 8)) * [9, 3, 1, 1, 1, 1, 1, 1]
+    sums = (3 + tastes @ np.linalg.qr(rng.normal(size=(8, 8)))[0]) * rng.uniform(0.01, 10, (N_SUMS, 8))
     known = rng.normal(size=(N_USERS, 4)) * [4, 2, 1, 1]
     states = (known @ rng.normal(size=(4, 24)) + 0.01 * rng.normal(size=(N_USERS, 24))).reshape(-1, 3, 8)
     states[:, 1, 5] = 0.25
@@ -22,16 +24,32 @@ def carried(rng: np.random.Generator) -> torch.Tensor:
 
 
 @pytest.fixture
-def readout(carried: torch.Tensor) -> Readout:
-    made = Readout(CONFIG)
-    made.fit(carried)
-    return made
+def sums(carried: torch.Tensor) -> torch.Tensor:
+    return carried[:, :N_SUMS]
+
+
+def even_sums(sums: torch.Tensor) -> torch.Tensor:
+    """The sums of these users, made even by what they are themselves."""
+    return torch.einsum("nai,aij->naj", sums, evening(sums))
+
+
+def even(carried: torch.Tensor) -> tuple[Readout, torch.Tensor]:
+    """A readout of these users, and what they carry once their sums are even."""
+    sums, states = carried.tensor_split([N_SUMS], dim=1)
+    readout = Readout(CONFIG)
+    readout.fit(states)
+    return readout, torch.cat([even_sums(sums), states], dim=1)
 
 
 def parts(vectors: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The condensed states and the scaled sums that were mixed."""
+    """The condensed states and the sums that were mixed."""
     unmixed = np.einsum("mk,nmh->nkh", Readout(CONFIG).mixing.numpy(), vectors.numpy())
     return np.split(unmixed, [CONFIG.n_condensed], axis=1)
+
+
+def energies(sums: np.ndarray) -> np.ndarray:
+    """The variances of the standardised sums of each anchor along their principal axes."""
+    return np.stack([np.linalg.eigvalsh(np.corrcoef(sums[:, anchor].T)) for anchor in range(N_SUMS)])
 
 
 def test_the_mixing_is_orthogonal_and_gives_every_vector_as_much_of_the_states() -> None:
@@ -40,18 +58,49 @@ def test_the_mixing_is_orthogonal_and_gives_every_vector_as_much_of_the_states()
     np.testing.assert_allclose(mixing[:, 0], CONFIG.n_vectors**-0.5, rtol=1e-6)
 
 
-def test_sums_and_states_weigh_the_same_and_every_number_is_about_half_of_each(
-    readout: Readout, carried: torch.Tensor
-) -> None:
+def test_sums_and_states_weigh_the_same_and_every_number_is_about_half_of_each(carried: torch.Tensor) -> None:
+    readout, carried = even(carried)
     vectors = readout(carried)
     condensed, sums = parts(vectors)
-    np.testing.assert_allclose(sums.std(axis=0), 1, rtol=1e-3)
+    np.testing.assert_allclose(sums.var(axis=0).mean(axis=1), 1, rtol=1e-3)
     assert condensed.var(axis=0).sum() == pytest.approx(N_SUMS * 8, rel=1e-3)
     share = condensed.var(axis=0) / CONFIG.n_vectors / vectors.numpy().var(axis=0)
     assert 0.3 < share.min() < share.max() < 0.7
 
 
-def test_nothing_is_lost_of_what_the_states_mostly_say(readout: Readout, carried: torch.Tensor) -> None:
+def test_the_spread_of_tastes_becomes_its_root(sums: torch.Tensor) -> None:
+    before = energies(sums.numpy())
+    found = np.stack([np.linalg.eigvalsh(np.cov(anchor)) for anchor in even_sums(sums).permute(1, 2, 0).numpy()])
+    wanted = before / np.sqrt(before + EVEN_USERS * 8 / N_USERS)
+    np.testing.assert_allclose(found, wanted / wanted.mean(axis=1, keepdims=True), rtol=1e-3)
+    assert (before[:, -1] / before[:, 0]).min() > 1.5 * (found[:, -1] / found[:, 0]).max()
+
+
+def test_even_sums_are_the_sums_before_but_for_a_matrix_that_can_be_undone(sums: torch.Tensor) -> None:
+    again = torch.einsum("nai,aij->naj", even_sums(sums), torch.linalg.inv(evening(sums)))
+    torch.testing.assert_close(again, sums, rtol=1e-3, atol=1e-3)
+
+
+def test_of_few_users_hardly_more_is_believed_than_how_much_each_number_spreads(sums: torch.Tensor) -> None:
+    few = sums[:24]
+    scaled = evening(few) * few.std(dim=0, correction=0)[:, :, None]
+    torch.testing.assert_close(scaled, torch.eye(8).expand(N_SUMS, -1, -1), rtol=0.2, atol=0.12)
+
+
+def test_in_a_network_it_is_part_of_what_interests_add_and_recurrent_anchors_stay(carried: torch.Tensor) -> None:
+    smen = Smen(CONFIG)
+    with torch.no_grad():
+        smen.anchors.interests.normal_()
+    before = smen.anchors.table()
+    smen.fit_readout(carried)
+    after = smen.anchors.table()
+    wanted = torch.einsum("uai,aij->uaj", before[:, :N_SUMS], evening(carried[:, :N_SUMS]))
+    torch.testing.assert_close(after[:, :N_SUMS], wanted)
+    torch.testing.assert_close(after[:, N_SUMS:], before[:, N_SUMS:])
+
+
+def test_nothing_is_lost_of_what_the_states_mostly_say(carried: torch.Tensor) -> None:
+    readout, carried = even(carried)
     condensed, _ = parts(readout(carried))
     known = np.append(condensed.reshape(N_USERS, -1), np.ones((N_USERS, 1)), axis=1)
     states = carried[:, N_SUMS:].flatten(1).numpy()
@@ -60,9 +109,8 @@ def test_nothing_is_lost_of_what_the_states_mostly_say(readout: Readout, carried
 
 
 def test_users_who_are_all_alike_or_few_give_numbers() -> None:
-    readout = Readout(CONFIG)
     one = torch.ones(1, CONFIG.n_anchors, 8)
     for carried in (one, one.expand(3, -1, -1), torch.zeros_like(one), torch.randn(2, CONFIG.n_anchors, 8)):
-        readout.fit(carried)
-        assert readout(carried).isfinite().all()
+        readout, evened = even(carried)
+        assert readout(evened).isfinite().all()
         assert readout(torch.zeros_like(one)).abs().max() == 0
