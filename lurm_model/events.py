@@ -28,7 +28,7 @@ class Events:
     weight: Int64
     users: list[str]
     items: list[str]
-    item_attributes: list[Attributes]
+    item_attributes: Sequence[Attributes]
     attributes_ms: Int64 | None = None
 
     def __len__(self) -> int:

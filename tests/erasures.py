@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from click.testing import CliRunner, Result
 
-from state.periods import parse_scales
+from state.periods import MS_PER_DAY, parse_scales
 from state.record import Ledger
 from stream.cli import cli
 from stream.erasure_request import Request, wait_for_answers
@@ -15,7 +15,7 @@ from stream.receipt import Receipt, make_receipt
 from stream.settings import Settings
 from tests.brokers import environment_of, read_records
 from tests.plain import PlainEvent, bags, without_erased
-from tests.workers import DEADLINE_S, FIRST_DAY, MS_PER_DAY, N_INTERESTS, Changelog, check_published
+from tests.workers import DEADLINE_S, FIRST_DAY, N_INTERESTS, Changelog, check_published
 
 
 def life(user: str, n_events: int) -> list[PlainEvent]:

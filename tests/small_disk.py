@@ -44,7 +44,7 @@ class SmallDisk:
         program = shutil.which("mount")
         if program is None:
             return False
-        command = [program, "-t", "tmpfs", "-o", options, "lurm-test", self.path]
+        command: list[str | Path] = [program, "-t", "tmpfs", "-o", options, "lurm-test", self.path]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 

@@ -311,7 +311,7 @@ def check_published(settings: Settings) -> None:
     changelog, bundle = Changelog(settings), Bundle.load(settings.model.bundle)
     expected = {user: (seq, bundle.model_id) for user, seq in changelog.newest_seq().items()}
 
-    def newest_of_all() -> dict[str, tuple[int, str]]:
+    def newest_of_all() -> dict[bytes, tuple[int, str]]:
         return {user: (each.seq, each.model_id) for user, each in newest_published(settings).items()}
 
     wait_until(lambda: newest_of_all() == expected)

@@ -44,13 +44,13 @@ def _random_interests(smen: Smen) -> None:
 
 def _no_activity(smen: Smen) -> None:
     """Blind the recurrence to everything but the bag's direction, for good."""
-    for time in smen.time.values():
-        for cell in time.cells:
-            seen = torch.ones_like(cell.weight_ih_l0)
+    for name, weight in smen.time.named_parameters():
+        if name.endswith("weight_ih_l0"):
+            seen = torch.ones_like(weight)
             seen[:, smen.config.d_anchor :] = 0
             with torch.no_grad():
-                cell.weight_ih_l0.mul_(seen)
-            cell.weight_ih_l0.register_hook(seen.mul)
+                weight.mul_(seen)
+            weight.register_hook(seen.mul)
 
 
 OPTIONS = TrainOptions()

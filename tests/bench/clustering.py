@@ -46,7 +46,7 @@ def ours(vectors: Tensor, n_clusters: int) -> Result:
     """As training does it, every item of equal weight; it stops by itself."""
     passes: set[int] = set()
 
-    def progress(_stage: str, done: int, total: int) -> None:
+    def progress(stage: str, done: int, total: int) -> None:
         if done < total:
             passes.add(done)
 

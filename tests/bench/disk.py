@@ -55,7 +55,7 @@ def run(n: int, rounds: int) -> None:
             numbers = range(first, min(first + BATCH, n_users * ROWS_PER_USER))
             users = [ids[i % n_users] for i in numbers]
             batch = list(rows(users, DAY, [TODAY - ROWS_PER_USER + first // n_users], 3))
-            put += sum(len(key) + len(value) for key, value in batch)
+            put += sum(len(key) + len(value or b"") for key, value in batch)
             store.apply(Changes(batch, PartitionRecord("space", "day,month", first), first))
         built_s = time.perf_counter() - start
         print(f"\ndisk: {n:,} rows of 3 interests, {n_users:,} users, batches of {BATCH:,}")

@@ -64,7 +64,7 @@ class StateWriter:
                 )
                 for record in writer.records(partition, part, 1) if own else []:
                     topic = self.settings.topics.embeddings
-                    client.send(topic, record.value, record.key, list(record.headers), partition=partition)
+                    client.send(topic, record.value, record.key, list(record.headers or ()), partition=partition)
             client.flush()
 
     def _encode(self, users: list[bytes], rows: Rows, scale: float) -> EncodedUsers:

@@ -38,7 +38,9 @@ def test_what_is_held_and_what_is_read_on_demand_say_the_same_of_a_user(settings
     writer = StateWriter(settings, tiny_bundle())
     writer.write_rows(EVENTS[:50], rolled_up=True)
     read_on(follower)
-    assert Inspector(settings, held, {}).report("user-1")["pending"], "no embedding yet"
+    report = Inspector(settings, held, {}).report("user-1")
+    assert report is not None
+    assert report["pending"], "no embedding yet"
     writer.write_rows(EVENTS, rolled_up=True)
     writer.write_embeddings(EVENTS)
     read_on(follower)

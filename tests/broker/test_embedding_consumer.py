@@ -1,6 +1,7 @@
 """The consumer of embeddings against a broker: groups, transactions, spaces, erasures."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.brokers import MakeSettings, producer
 DEADLINE_S = 30
 
 
-def _write(settings: Settings, changes: list[tuple[str, int | None]], space: str = "s", **client: object) -> None:
+def _write(settings: Settings, changes: list[tuple[str, int | None]], space: str = "s", **client: Any) -> None:
     with producer(settings, client.get("transactional_id")) as kafka:
         if client:
             kafka.begin_transaction()
@@ -43,7 +44,7 @@ def settings(make_settings: MakeSettings) -> Settings:
     return made
 
 
-def _open(settings: Settings, **options: object) -> EmbeddingConsumer:
+def _open(settings: Settings, **options: Any) -> EmbeddingConsumer:
     return EmbeddingConsumer(settings.kafka.brokers, settings.topics.embeddings, **options)
 
 

@@ -120,7 +120,8 @@ def start_exporter(tmp_path: Path, request: pytest.FixtureRequest) -> StartExpor
         command = [sys.executable, "-m", "stream.cli", "exporter", "--port", "0", "--interval-s", "0.5"]
         with log.open("wb") as file:
             child = subprocess.Popen(command, env=environment_of(settings), stdout=file, stderr=file)
-        request.addfinalizer(lambda: (child.kill(), child.wait()))
+        request.addfinalizer(child.wait)
+        request.addfinalizer(child.kill)
         wait_until(lambda: "address=" in log.read_text(), explain=log.read_text)
         return int(re.findall(r"address=.*:(\d+)", log.read_text())[0]), child
 

@@ -63,7 +63,7 @@ class Page:
     def press(self, *keys: str) -> None:
         """Type into whatever has the focus: characters, or Enter."""
         for key in keys:
-            pressed = {"key": key, "text": "\r" if key == "Enter" else key}
+            pressed: dict[str, Any] = {"key": key, "text": "\r" if key == "Enter" else key}
             pressed |= {"windowsVirtualKeyCode": 13} if key == "Enter" else {}
             self.call("Input.dispatchKeyEvent", type="keyDown", **pressed)
             self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)

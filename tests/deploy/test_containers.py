@@ -31,7 +31,7 @@ PROBES = {
     "exporter": {"livenessProbe": "/livez", "readinessProbe": "/readyz"},
     "topics": {},
 }
-SECURED = {
+SECURED: dict[str, Any] = {
     "workers": 3,
     "settings": {
         "kafka": {

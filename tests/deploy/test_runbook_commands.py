@@ -106,7 +106,7 @@ def place(kafka: Kafka, folder: Path) -> Iterator[Place]:
     gone = f"{settings.app.id}-gone"
     path = f"{write_tools(folder / 'tools')}:{LURM.parent}:{os.environ['PATH']}"
     variables = dict(os.environ) | environment_of(settings) | {"PATH": path, "ID": gone, "OMP_NUM_THREADS": "1"}
-    exporter = [LURM, "exporter", "--port", str(exporter_port)]
+    exporter: list[str | Path] = [LURM, "exporter", "--port", str(exporter_port)]
     with ExitStack() as stack:
         worker = stack.enter_context(WorkerProcess(settings, folder / "worker.log")).ready()
         stack.enter_context(WorkerProcess(settings, folder / "exporter.log", exporter)).ready()

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
@@ -100,7 +101,7 @@ def test_every_selector_of_the_rules_has_series_and_recorded_rules_have_values(r
         assert not {selector for selector in selectors if not running.query(selector)}, rule
         if "record" in rule:
             assert has_data(running, rule["expr"]), rule
-            wait_until(lambda name=rule["record"]: has_data(running, name), explain=lambda rule=rule: rule)
+            wait_until(partial(has_data, running, rule["record"]), explain=partial(str, rule))
 
 
 def test_no_alert_is_raised_by_a_worker_that_is_well(running: Scene) -> None:
@@ -218,5 +219,5 @@ def said(running: Scene, tool: str, options: str) -> str:
     tools = running.folder / "tools"
     if not tools.exists():
         write_tools(tools)
-    command = [tools / tool, "--bootstrap-server", running.settings.kafka.brokers, *options.split()]
+    command: list[str | Path] = [tools / tool, "--bootstrap-server", running.settings.kafka.brokers, *options.split()]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -149,10 +149,10 @@ class Plain:
         states = [self.recurrent(name, periods[name], user) for name in self.config.scales]
         for r in range(self.config.n_recurrent):
             query, bias = self.w["scales.query"][:, r], self.w["scales.bias"][:, r]
-            present = [s for s, state in enumerate(states) if state is not None]
+            present = [(s, state[r]) for s, state in enumerate(states) if state is not None]
             if present:
-                gates = softmax(np.array([states[s][r] @ query[s] + bias[s] for s in present]))
-                out[r] = sum(g * states[s][r] for g, s in zip(gates, present, strict=True))
+                gates = softmax(np.array([state @ query[s] + bias[s] for s, state in present]))
+                out[r] = sum(gate * state for gate, (_, state) in zip(gates, present, strict=True))
         return out
 
     def encode(self, periods: Mapping[str, ScaleBags], user: int) -> np.ndarray:

@@ -117,14 +117,14 @@ class Partition:
             assert found.tolist() == wanted.tolist()
         self.outcomes.update(encoded.outcomes)
         self.published |= dict(zip(users, encoded.vectors, strict=True))
-        found, rows = self.store.read_users(encoded.to_roll_up)
-        if writes := roll_up(found, rows, self.encoder.scales):
+        read, rows = self.store.read_users(encoded.to_roll_up)
+        if writes := roll_up(read, rows, self.encoder.scales):
             self.store.apply(self.commit(writes))
         taken = [user for user in users if user in self.store.marks._taken]
         self.store.clear_marks(self.store.marks.publish(taken), encoded.caches)
         if not meanwhile:
-            found, rows = self.store.read_users(users)
-            assert not roll_up(found, rows, self.encoder.scales), "nobody has a day before the window"
+            read, rows = self.store.read_users(users)
+            assert not roll_up(read, rows, self.encoder.scales), "nobody has a day before the window"
 
     def full(self, users: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vectors, newest seq and newest event time by the rows alone."""

@@ -191,7 +191,9 @@ def stored_bags(store: BagStore, scales: tuple[Scale, ...]) -> Any:
 def test_any_batching_of_events_gives_the_plain_bags(tmp_path_factory: Any, batches: list[list[PlainEvent]]) -> None:
     store = BagStore(tmp_path_factory.mktemp("store") / "p", StoreResources(StoreOptions()))
     scales = parse_scales("day,month")
-    start, first, earliest = 0, {}, {}
+    start = 0
+    first: dict[bytes, int] = {}
+    earliest: dict[bytes, int] = {}
     for batch in batches:
         apply(store, batch, start)
         for i, each in enumerate(batch):

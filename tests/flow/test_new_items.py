@@ -1,7 +1,8 @@
 """What a worker learns from the items topic and what its events count to then, without a broker."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lurm_model.codebook import Codebook
+from lurm_model.codebook import Codebook, GivenAttributes
 from state.periods import Int64
 from stream import events as stream_events
 from stream.events import EventDecoder, Limits
@@ -41,7 +42,7 @@ def decoded(decoder: EventDecoder, *events: dict[str, Any]) -> list[int]:
 
 
 def decoder_of(learned: LearnedItems | None = None, book: Codebook = BOOK) -> EventDecoder:
-    return EventDecoder(book, {}, Limits(1000, 0, 0), learned and learned.interest_of)
+    return EventDecoder(book, {}, Limits(1000, 0, 0), learned.interest_of if learned else None)
 
 
 def test_an_item_counts_to_its_interest_from_the_moment_it_is_learned_until_it_is_forgotten() -> None:
@@ -64,7 +65,7 @@ def test_the_bundle_goes_before_the_topic_and_the_topic_before_an_events_own_att
     assert (before, after) == ([4, 0], [4, 2])
 
 
-BAD = {
+BAD: dict[Outcome, list[Any]] = {
     Outcome.NOT_JSON: [b"", b"{", b"\xff", b'{"more":' + b"[" * 20_000],
     Outcome.WRONG_TYPE: [b"[]", b"null", b'"x"', b'{"interest":"3"}', b'{"interest":1.5}', b'{"attributes":{"a":1}}'],
     Outcome.OTHER_SPACE: [{"interest": 3}, {"interest": 3, "interest_space_id": "0" * 16, "attributes": {}}],
@@ -156,8 +157,12 @@ def test_what_is_known_does_not_depend_on_how_partitions_are_read_once_an_item_h
 class Counting(Codebook):
     """A codebook that remembers how many items it was asked for, and when."""
 
-    def assign_many(self, item_attributes: Sequence[Mapping[str, Sequence[str] | str]]) -> Int64:
-        self.__dict__.setdefault("asked", []).append(len(item_attributes))
+    @cached_property
+    def asked(self) -> list[int]:
+        return []
+
+    def assign_many(self, item_attributes: Sequence[GivenAttributes]) -> Int64:
+        self.asked.append(len(item_attributes))
         return super().assign_many(item_attributes)
 
 

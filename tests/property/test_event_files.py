@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lurm_model import file_pieces
 from lurm_model.datasets import iter_records, load_events, load_labels
+from lurm_model.errors import EventsFileError
 from lurm_model.reading import Reading
 from lurm_model.time_stamps import MS_MIN, SECONDS_MIN
 
@@ -139,7 +140,7 @@ def test_seconds_and_milliseconds_are_told_apart_by_the_first_row_and_never_mixe
         for first, second in ((s, ms), (ms, s)):
             path = Path(folder) / "e.csv"
             path.write_text(f"user_id,item_id,ts\nu,i,{first}\nu,i,{second}\n")
-            with pytest.raises(file_pieces.EventsFileError, match=f"ts={second} .*row=3"):
+            with pytest.raises(EventsFileError, match=f"ts={second} .*row=3"):
                 load_events([path])
 
 
@@ -175,5 +176,5 @@ def test_spoilt_files_are_read_or_refused_and_never_anything_else(name: str, cha
         for read in (lambda: load_events([path]), lambda: load_labels(path, "item_id")):
             try:
                 read()
-            except file_pieces.EventsFileError as error:
+            except EventsFileError as error:
                 assert "\n" not in str(error)  # noqa: PT017 - either way is right

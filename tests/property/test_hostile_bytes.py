@@ -3,8 +3,9 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,14 +30,15 @@ DECODER = EventDecoder(tiny_bundle().codebook, {"buy": 2}, Limits(65_536, 86_400
 DEEP = b'{"user_id":"ann","item_id":"i","ts":1,"more":' + b"[" * 20_000
 
 
-class Source(NamedTuple):
+@dataclass
+class Source:
     """A record of the events topic."""
 
     key: bytes | None
     value: bytes | None
     offset: int
     timestamp: int
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Published(NamedTuple):

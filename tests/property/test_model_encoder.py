@@ -1,5 +1,7 @@
 """What must hold for any population: order, numbering, company and roll-up change nothing about a user."""
 
+from random import Random
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -36,20 +38,21 @@ def make_encoder() -> tuple[Encoder, Bundle]:
 
 
 ENCODER, BUNDLE = make_encoder()
+Event = tuple[int, int, int, int]
 EVENT = st.tuples(
     st.integers(0, N_USERS - 1), st.integers(0, MS_PER_EVENT_MAX), st.integers(0, N_CLUSTERS), st.integers(1, 5)
 )
 EVENTS = st.lists(EVENT, min_size=1, max_size=40)
 
 
-def encode(events: list[tuple[int, int, int, int]], n_users: int = N_USERS) -> np.ndarray:
+def encode(events: list[Event], n_users: int = N_USERS) -> np.ndarray:
     user, ts_ms, interest, weight = np.array(events, np.int64).T
     return ENCODER.encode(resolve(day_rows(user, ts_ms, interest, weight), BUNDLE.scales, n_users), n_users)
 
 
 @settings(max_examples=40, deadline=None)
 @given(EVENTS, st.randoms(use_true_random=False))
-def test_the_order_of_events_does_not_matter(events, random) -> None:
+def test_the_order_of_events_does_not_matter(events: list[Event], random: Random) -> None:
     shuffled = list(events)
     random.shuffle(shuffled)
     np.testing.assert_array_equal(encode(shuffled), encode(events))
@@ -57,21 +60,21 @@ def test_the_order_of_events_does_not_matter(events, random) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(EVENTS, st.integers(0, MS_PER_DAY - 1))
-def test_the_time_of_day_does_not_matter(events, shift) -> None:
+def test_the_time_of_day_does_not_matter(events: list[Event], shift: int) -> None:
     moved = [(u, ts // MS_PER_DAY * MS_PER_DAY + shift, i, w) for u, ts, i, w in events]
     np.testing.assert_array_equal(encode(moved), encode(events))
 
 
 @settings(max_examples=40, deadline=None)
 @given(EVENTS, st.permutations(range(N_USERS)))
-def test_numbering_the_users_otherwise_only_moves_their_vectors(events, place) -> None:
+def test_numbering_the_users_otherwise_only_moves_their_vectors(events: list[Event], place: list[int]) -> None:
     renumbered = encode([(place[u], ts, i, w) for u, ts, i, w in events])
     np.testing.assert_allclose(renumbered[list(place)], encode(events), rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
 @given(EVENTS)
-def test_a_user_does_not_depend_on_the_others(events) -> None:
+def test_a_user_does_not_depend_on_the_others(events: list[Event]) -> None:
     together = encode(events)
     for user in {u for u, *_ in events}:
         alone = encode([(0, ts, i, w) for u, ts, i, w in events if u == user], 1)
@@ -80,7 +83,7 @@ def test_a_user_does_not_depend_on_the_others(events) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(EVENTS)
-def test_vectors_are_finite_and_zero_only_without_events(events) -> None:
+def test_vectors_are_finite_and_zero_only_without_events(events: list[Event]) -> None:
     vectors = encode(events)
     assert np.isfinite(vectors).all()
     busy = {u for u, *_ in events}
@@ -90,7 +93,7 @@ def test_vectors_are_finite_and_zero_only_without_events(events) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(EVENTS, EVENT)
-def test_one_more_event_changes_only_its_user(events, event) -> None:
+def test_one_more_event_changes_only_its_user(events: list[Event], event: Event) -> None:
     before, after = encode(events), encode([*events, event])
     others = [user for user in range(N_USERS) if user != event[0]]
     np.testing.assert_allclose(after[others], before[others], rtol=1e-5, atol=1e-6)

@@ -89,8 +89,8 @@ def test_a_count_stays_at_its_largest_value() -> None:
 
 @given(pairs, heads)
 def test_a_rows_value_survives_its_bytes(triples: list, heads: list[tuple[int, int, int]]) -> None:
-    columns = [np.array(column) for column in zip(*heads, strict=True)]
-    values = encode_values(*columns[:2], make_bags(triples), columns[2])
+    columns = seq, time, active = [np.array(column) for column in zip(*heads, strict=True)]
+    values = encode_values(seq, time, make_bags(triples), active)
     seq, time, bags, active = decode_values(values)
     for read, written in zip((seq, time, active), columns, strict=True):
         assert read.tolist() == written.tolist()

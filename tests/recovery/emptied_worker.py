@@ -31,5 +31,5 @@ class Worker(stream.app.Worker):
         queue.force_put_nowait = put_and_resume
 
 
-stream.app.Worker = Worker  # type: ignore[misc]
+stream.app.Worker = Worker  # type: ignore[misc,assignment]
 sys.exit(run(["worker"]))

@@ -58,5 +58,5 @@ class ForkedProcess:
 class ForkedWorker(WorkerProcess):
     """A `WorkerProcess` that is forked."""
 
-    def _launch(self, environment: Mapping[str, str]) -> ForkedProcess:
+    def _launch(self, environment: Mapping[str, str]) -> ForkedProcess:  # type: ignore[override]  # asked like one
         return ForkedProcess(environment, self.log)

@@ -21,6 +21,6 @@ class Worker(stream.app.Worker):
 
 
 stream.app.TABLE = OURS  # type: ignore[misc]
-stream.app.Worker = Worker  # type: ignore[misc]
+stream.app.Worker = Worker  # type: ignore[misc,assignment]
 Settings.changelog_topic = property(lambda self: f"{self.app.id}-{OURS}-changelog")  # type: ignore[method-assign,assignment]
 sys.exit(run(["worker"]))

@@ -21,5 +21,5 @@ class Worker(stream.app.Worker):
         consumer.resume_partitions([tp for tp in consumer.assignment() if tp.topic == self.settings.changelog_topic])
 
 
-stream.app.Worker = Worker  # type: ignore[misc]
+stream.app.Worker = Worker  # type: ignore[misc,assignment]
 sys.exit(run(["worker"]))

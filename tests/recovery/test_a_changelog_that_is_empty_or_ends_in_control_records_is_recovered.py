@@ -4,6 +4,7 @@ import shutil
 
 from state.periods import MS_PER_DAY
 from stream.settings import Settings
+from stream.topics import end_offsets
 from tests.brokers import producer
 from tests.plain import PlainEvent
 from tests.worker.conftest import MakeWorker
@@ -14,7 +15,6 @@ from tests.workers import (
     WorkerProcess,
     check_exact,
     check_published,
-    end_offsets,
     wait_applied,
 )
 

@@ -10,6 +10,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from rocksdict import WriteBatch
 
 from state.options import StoreOptions, StoreResources
+from state.periods import MS_PER_DAY
 from state.store import BEHIND_S_MAX, NONE_APPLIED, BagStore
 from stream.connection import client_arguments
 from stream.embedded_broker import ApacheKafka
@@ -22,7 +23,6 @@ from tests.recovery.runs import check_disk
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import (
     FIRST_DAY,
-    MS_PER_DAY,
     N_INTERESTS,
     Changelog,
     Traffic,

@@ -26,6 +26,7 @@ from state.store import BagStore, Changes
 from stream.connection import aiokafka_arguments
 from stream.embedded_broker import ApacheKafka
 from stream.settings import Settings
+from stream.topics import end_offsets
 from stream.transactions import Outgoing
 from tests.brokers import Broker, kafka_home, read_records
 from tests.plain import PlainEvent
@@ -38,7 +39,6 @@ from tests.workers import (
     WorkerProcess,
     check_exact,
     check_published,
-    end_offsets,
     wait_applied,
 )
 

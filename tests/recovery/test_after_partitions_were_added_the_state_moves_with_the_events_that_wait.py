@@ -114,7 +114,7 @@ def delete(settings: Settings, topic: str) -> None:
 
 def lurm(settings: Settings, *arguments: str, exit_code: int = 0) -> str:
     """What the command said."""
-    command = [LURM, *arguments]
+    command: list[str | Path] = [LURM, *arguments]
     done = subprocess.run(command, env=environment_of(settings), capture_output=True, text=True, check=False)
     assert done.returncode == exit_code, done.stderr
     return done.stdout + done.stderr

@@ -16,7 +16,7 @@ def test_three_minutes_of_random_faults_change_no_count(tmp_path: Path) -> None:
     if kafka_home() is None:
         pytest.skip(NO_KAFKA)
     folder = tmp_path / "soak"
-    command = [LURM, "soak", "--minutes", "3", "--dir", folder]
+    command: list[str | Path] = [LURM, "soak", "--minutes", "3", "--dir", folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=850, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     summary = json.loads(done.stdout)

@@ -7,6 +7,7 @@ import re
 import sys
 import urllib.request
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,13 @@ def test_standbys_snapshots_console_exporter_soak_check_and_repartition_work_ove
     assert c.terminate() == 0
     app = f"{settings.app.id}x"
     move = ("repartition", "--to-app", app, "--to-events", f"{app}-events", "--partitions", 3)
-    # Refused until the group has given up a static member.
-    wait_until(lambda: said.append(lurm(settings, *move)) or said[-1][0] == 0, explain=lambda: said[-1])
+
+    def moved() -> bool:
+        """Refused until the group has given up a static member."""
+        said.append(lurm(settings, *move))
+        return said[-1][0] == 0
+
+    wait_until(moved, explain=lambda: said[-1])
     said = [each for each in said if "stop them, and wait" not in each[2]]
     assert [code for code, _, _ in said] == [0] * len(said), said
     assert "moved and found equal" in said[-1][1]
@@ -163,7 +169,7 @@ def watched(settings: Settings, worker_port: int | None, n_events: int, folder: 
             return value(samples, "lurm_group_committed_offset") >= n_events
 
         for process, condition in ((console, shown), (exporter, counted)):
-            wait_until(lambda process=process: url_of(process), explain=process.output)
+            wait_until(partial(url_of, process), explain=process.output)
             wait_until(condition, explain=process.output)
         return max(console.terminate(), exporter.terminate()), console.output(), exporter.output()
 

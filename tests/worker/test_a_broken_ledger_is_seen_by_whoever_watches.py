@@ -1,5 +1,6 @@
 import json
 import subprocess
+from pathlib import Path
 
 from stream.settings import Settings
 from tests.brokers import environment_of
@@ -30,6 +31,6 @@ def test_a_broken_ledger_is_seen_by_whoever_watches(one_settings: Settings, make
 
 
 def ledger_command(settings: Settings) -> tuple[int, list[dict]]:
-    command = [LURM, "inspect", "--ledger", "--json"]
+    command: list[str | Path] = [LURM, "inspect", "--ledger", "--json"]
     done = subprocess.run(command, env=environment_of(settings), capture_output=True, text=True, check=False)
     return done.returncode, json.loads(done.stdout)["partitions"]

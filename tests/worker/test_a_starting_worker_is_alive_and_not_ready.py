@@ -7,7 +7,7 @@ def test_a_starting_worker_is_alive_and_not_ready(one_settings: Settings, make_w
     """A supervisor that asks /livez must not end a worker in a long recovery."""
     worker = make_worker(one_settings).start()
     wait_until(lambda: worker.get("/livez")[0] != 0 or worker.returncode is not None, explain=worker.output)
-    answers = []
+    answers: list[tuple[int, int]] = []
     while not answers or answers[-1][1] != 200:
         answers.append((worker.get("/livez")[0], worker.get("/readyz")[0]))
         assert worker.returncode is None, worker.output()

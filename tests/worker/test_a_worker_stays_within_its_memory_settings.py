@@ -1,4 +1,4 @@
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 from state.periods import MS_PER_DAY
@@ -24,7 +24,7 @@ def test_a_worker_stays_within_its_memory_settings(
     send(settings)
     worker = make_worker(settings).ready()
     at_start = worker.metric("lurm_process_resident_memory_bytes")
-    highest: Counter[tuple[str, str]] = Counter()
+    highest: defaultdict[tuple[str, str], float] = defaultdict(float)
     cache, memtables = ("lurm_rocksdb_memory_bytes", "cache"), ("lurm_rocksdb_memory_bytes", "memtables")
     dirty, fetched = ("lurm_dirty_bytes", ""), ("lurm_fetched_bytes", "")
 

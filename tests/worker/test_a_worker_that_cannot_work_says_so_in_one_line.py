@@ -1,5 +1,6 @@
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def without_broker(**sections: object) -> Settings:
 def test_files_and_bundle_are_checked_before_the_broker(bundle: Path, make_worker: MakeWorker, tmp_path: Path) -> None:
     state = State(dir=tmp_path / "state")
     (tmp_path / "file").write_text("no folder")
-    for message, sections in {
+    refused: dict[str, dict[str, Any]] = {
         "set LURM_STATE__DIR": {},
         "cannot make the state's folder": {"state": State(dir=tmp_path / "file" / "state")},
         "set LURM_MODEL__BUNDLE": {"state": state},
@@ -28,7 +29,8 @@ def test_files_and_bundle_are_checked_before_the_broker(bundle: Path, make_worke
             "kafka": Kafka(brokers=NOBODY, request_timeout_s=5.0, session_timeout_s=6.0),
         },
         "no bundle": {"state": state, "model": Model(bundle=tmp_path / "missing")},
-    }.items():
+    }
+    for message, sections in refused.items():
         assert message in refusal(make_worker(without_broker(**sections)), 2)
 
 

@@ -45,7 +45,7 @@ def send(settings: Settings, item: str, interest: int, n: int = 20, **more: obje
 def assign(settings: Settings, folder: Path, rows: Sequence[dict[str, object]]) -> None:
     file = folder / "new.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [LURM, "items", "assign", file, "--send"]
+    command: list[str | Path] = [LURM, "items", "assign", file, "--send"]
     done = subprocess.run(command, env=environment_of(settings), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_a_manifest_that_says_more_than_there_is_is_refused(saved: Path, part: s
     + [{"n_vectors": 10**9 + 9, "n_condensed": 10**9, "n_recurrent": 10**9}],
 )
 def test_a_network_of_another_size_than_its_tensors_is_refused_and_not_made(
-    bundle: Bundle, tmp_path: Path, change: dict[str, int]
+    bundle: Bundle, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     config = dataclasses.replace(bundle.config, **change)
     Bundle.build(config, bundle.codebook, bundle.weights, {}, {}).save(tmp_path / "b")
@@ -92,7 +93,7 @@ def test_a_network_of_another_size_than_its_tensors_is_refused_and_not_made(
     + [("n_condensed", 10), ("n_condensed", 10**9)],
 )
 def test_a_network_with_numbers_that_none_can_have_is_refused(
-    bundle: Bundle, tmp_path: Path, name: str, number: float
+    bundle: Bundle, tmp_path: Path, name: str, number: Any
 ) -> None:
     config = dataclasses.replace(bundle.config, **{name: number})
     Bundle.build(config, bundle.codebook, bundle.weights, {}, {}).save(tmp_path / "b")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from lurm_model.bundle import Bundle
 from lurm_model.codebook import Codebook, attribute_tokens
+from lurm_model.events import Events, UserLabels
 from lurm_model.items import token_matrix
 
 BOOK = Codebook(
@@ -105,7 +106,7 @@ def test_the_interest_space_is_named_by_the_centroids_alone() -> None:
 
 
 def test_a_trained_codebook_sends_most_items_back_by_their_attributes_to_their_topic(
-    bundle: Bundle, population
+    bundle: Bundle, population: tuple[Events, UserLabels]
 ) -> None:
     events, book = population[0], bundle.codebook
     topics: dict[int, list[str]] = {}

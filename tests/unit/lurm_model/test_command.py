@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click import Command
 from click.testing import CliRunner, Result
 
 from lurm_model.bundle import Bundle
@@ -22,7 +23,7 @@ def events_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(command, *arguments: object) -> Result:
+def run(command: Command, *arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments], obj=load(None))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click import Command
 from click.testing import CliRunner, Result
 
 from lurm_model.baselines import raw_bag, truncated_svd
@@ -27,7 +28,7 @@ def write(path: Path, rows: Iterable[Row]) -> Path:
     return path
 
 
-def run(command, *arguments: object) -> Result:
+def run(command: Command, *arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments], obj=load(None))
 
 
@@ -66,7 +67,9 @@ UNASKED = r"too few users to ask about, need 6 with 5 events .* take in a longer
         (evaluate, ALL_AT_ONCE, UNASKED.format(120, 0)),
     ],
 )
-def test_too_little_is_refused_with_what_is_needed(command, rows: list[Row], reason: str, tmp_path: Path) -> None:
+def test_too_little_is_refused_with_what_is_needed(
+    command: Command, rows: list[Row], reason: str, tmp_path: Path
+) -> None:
     out = ("--out", tmp_path / "bundle") if command is train else ()
     result = run(command, "--events", write(tmp_path / "e.jsonl", rows), *out)
     assert isinstance(result.exception, ConfigInvalid), result.output

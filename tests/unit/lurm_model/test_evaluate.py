@@ -107,7 +107,7 @@ def test_an_unseen_item_is_encoded_by_its_attributes(bundle: Bundle) -> None:
 def test_the_table_has_every_task_and_model_side_by_side(bundle: Bundle) -> None:
     events, labels = synthetic(n_users=250, n_items=200, n_groups=3, seed=7)
     cut_ms = default_cut(events)
-    tasks = event_tasks(events, labels, cut_ms)
+    tasks = dict(event_tasks(events, labels, cut_ms))
     tasks["preference"] = dataclasses.replace(tasks["preference"], labels=tasks["preference"].labels[:, :2])
     report = evaluate(bundle, Questions(events, tasks, cut_ms, n_seeds=1))
     assert list(report.tasks) == ["group", "churn", "preference"]
@@ -158,7 +158,7 @@ def test_features_see_no_attribute_that_was_told_after_the_cut() -> None:
     cut_ms = default_cut(events)
     told_ms = np.where(np.arange(20) < 8, cut_ms, cut_ms - 1)
     questions = Questions(dataclasses.replace(events, attributes_ms=told_ms), {}, cut_ms)
-    assert questions.before.item_attributes == [{}] * 8 + events.item_attributes[8:]
+    assert questions.before.item_attributes == [{}] * 8 + [*events.item_attributes[8:]]
 
 
 def test_features_see_nothing_after_the_cut(bundle: Bundle) -> None:

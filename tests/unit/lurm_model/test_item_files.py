@@ -45,7 +45,9 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     def pairs(attributes: dict[str, Any] | None) -> list[tuple[str, list[str]]] | None:
-        return attributes and [(k, [v] if isinstance(v, str) else v) for k, v in attributes.items() if v]
+        if not attributes:
+            return None
+        return [(k, [v] if isinstance(v, str) else v) for k, v in attributes.items() if v]
 
     kind = pa.map_(pa.string(), pa.list_(pa.string()))
     columns = {

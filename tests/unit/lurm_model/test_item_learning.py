@@ -74,6 +74,8 @@ def test_gradients_reach_only_the_items_and_tokens_of_the_batch(rng: np.random.G
     embedding = start_of(walks(rng, tokens=True))
     a, b = torch.tensor([0, 20, 31]), torch.tensor([1, 40, 11])
     torch.autograd.backward(pair_loss(embedding, a, b, torch.zeros(N_ITEMS)))
+    assert embedding.own.grad is not None
+    assert embedding.tokens.grad is not None
     own, tokens = embedding.own.grad.coalesce(), embedding.tokens.grad.coalesce()
     assert own.indices().flatten().tolist() == sorted([*a.tolist(), *b.tolist()])
     assert tokens.indices().flatten().tolist() == [0, 1]

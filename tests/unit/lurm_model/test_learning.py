@@ -17,7 +17,7 @@ from lurm_model.errors import CheckpointError
 from lurm_model.evaluate import item_interests
 from lurm_model.events import Events, UserLabels, day_rows
 from lurm_model.learning import LearnOptions
-from lurm_model.progress import silent
+from lurm_model.progress import Progress, silent
 from lurm_model.train import TrainOptions, train, train_smen
 from state.history import Rows, resolve
 
@@ -26,7 +26,7 @@ class Stopped(Exception):
     """The machine went away."""
 
 
-def stop_after(step: int):
+def stop_after(step: int) -> Progress:
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "SMEN" and done == step:
             raise Stopped

@@ -95,6 +95,8 @@ def plain_loss(objective: Objective, views: Views) -> float:
     scales = [scale for batch in views.batches() for scale in batch.scales.values()]
     present = sorted({int(i) for scale in scales for i in scale.indices})
     table = objective.smen.table()
+    assert views.past is not None
+    assert views.future is not None
     a, b, past = (objective.smen.carried(x, table).flatten(1).numpy() for x in (*views.halves, views.past))
 
     def predict(head: str, flat: np.ndarray, seen: Batch) -> float:
@@ -139,6 +141,7 @@ def test_local_indices_name_the_same_interests(views: Views) -> None:
 
 
 def test_targets_are_each_users_shares_of_the_whole_life(views: Views) -> None:
+    assert views.future is not None
     for batch in (*views.halves, views.future):
         targets, found = _targets(batch, CONFIG.life_scale), np.zeros((N_USERS, N_INTERESTS))
         np.add.at(found, (targets.user.numpy(), targets.candidate.numpy()), targets.share.numpy())
@@ -172,4 +175,5 @@ def test_the_gradient_of_the_whole_loss_is_its_slope_along_every_parameter(objec
         slope = (around[0] - around[1]) / (2 * step)
         # Only differences between users count there, so their common level does not.
         assert (abs(slope) > 1e-9) == (name != "volume.head.bias"), name
+        assert parameter.grad is not None, name
         assert float((parameter.grad * direction).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-7), name

@@ -44,7 +44,8 @@ def even(carried: torch.Tensor) -> tuple[Readout, torch.Tensor]:
 def parts(vectors: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The condensed states and the sums that were mixed."""
     unmixed = np.einsum("mk,nmh->nkh", Readout(CONFIG).mixing.numpy(), vectors.numpy())
-    return np.split(unmixed, [CONFIG.n_condensed], axis=1)
+    condensed, sums = np.split(unmixed, [CONFIG.n_condensed], axis=1)
+    return condensed, sums
 
 
 def energies(sums: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_markdown_marks_the_best(report: Report) -> None:
     assert lines[4:] == ["", "users asked: churn 12,034, rare 60"]
 
 
-def test_a_plot_has_a_panel_per_task_and_a_line_per_model(report: Report, tmp_path) -> None:
+def test_a_plot_has_a_panel_per_task_and_a_line_per_model(report: Report, tmp_path: Path) -> None:
     cells = {"churn": Cell(0.7, 0.01), "age": Cell(0.6, 0.01)}
     points = [Point(model, x, cells) for model in ("smen", "svd") for x in (64, 640)]
     plot(points, "numbers per user", tmp_path / "new" / "size.png")

@@ -70,7 +70,8 @@ def test_the_recurrence_equals_one_user_and_one_step_at_a_time(bundle: Bundle, r
 
 
 def test_nobody_and_nothing_is_fine(bundle: Bundle) -> None:
-    empty = ScaleBags(*np.zeros((3, 0), np.int64), Bags.empty())
+    none = np.zeros(0, np.int64)
+    empty = ScaleBags(none, none, none, Bags.empty())
     batch = collate(dict.fromkeys(bundle.config.scales, empty), 2, bundle.config, bundle.codebook.idf)
     with torch.inference_mode():
         smen = bundle.smen()

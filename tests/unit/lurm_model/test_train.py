@@ -1,4 +1,5 @@
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_training_finds_known_interests_which_its_start_does_not_and_noise_has_n
     assert met(trained, group) > 0.85
     assert met(trained, rng.permutation(group)) < 0.3
     assert met(vectors_after(shuffled(rows, rng), 60), group) < 0.3
-    before, after = (np.mean([probe_auc(v, group == g, 0) for g in range(3)]) for v in (untrained, trained))
+    before, after = (fmean(probe_auc(v, group == g, 0) for g in range(3)) for v in (untrained, trained))
     assert after > max(0.97, before + 0.03)
 
 
@@ -116,7 +117,7 @@ def test_a_hundred_users_and_a_hundred_items_are_enough() -> None:
 
 def test_items_without_attributes_are_fine() -> None:
     events, _ = synthetic(n_users=120, n_items=110, n_days=10, seed=4)
-    bare = Events(*(getattr(events, n) for n in ("user", "item", "ts_ms", "weight", "users", "items")), [{}] * 110)
+    bare = replace(events, item_attributes=[{}] * 110)
     bundle = train(bare, TrainOptions(epochs=0, n_interests=20))
     assert bundle.codebook.assign({"topic": ["1"]}) == bundle.codebook.unknown
 

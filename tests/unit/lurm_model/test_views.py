@@ -42,6 +42,8 @@ def test_the_past_and_the_future_of_a_batch_are_its_lives_cut_at_one_day(rows: R
     batches = list(epoch_views(rows, order, 8, READER, rng))
     assert [views.halves[0].n_users for views in batches] == [8, 8, 4]
     for number, views in enumerate(batches):
+        assert views.past is not None
+        assert views.future is not None
         past, future = views.past.scales["month"], views.future.scales["month"]
         own = rows.bags.take(np.concatenate([np.flatnonzero(rows.user == u) for u in order[8 * number :][:8]]))
         sides = np.expm1(np.concatenate([past.weights, future.weights]).astype(np.float64))
@@ -58,6 +60,7 @@ def test_whoever_begins_after_the_cut_has_no_future_either(rng: np.random.Genera
     rows = day_rows(np.array([0, 0, 0, 1, 1]), day * MS_PER_DAY, np.arange(5), np.ones(5, np.int64))
     views = next(epoch_views(rows, np.arange(2), 8, READER, rng))
     for view in (views.past, views.future):
+        assert view is not None
         assert view.life.offsets.diff()[1] == 0
         assert view.life.offsets.diff()[0] > 0
 
@@ -94,4 +97,5 @@ def test_a_few_wrong_times_do_not_move_where_lives_are_cut(rng: np.random.Genera
     for _ in range(10):
         views = next(epoch_views(rows, np.arange(20), 20, READER, rng))
         for view in (views.past, views.future):
+            assert view is not None
             assert int((view.life.offsets.diff() > 0).sum()) >= 15

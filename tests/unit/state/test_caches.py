@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,11 @@ def equal(first: Caches, second: Caches) -> bool:
 @given(st.lists(st.sampled_from(["none", "other", "fits"]), max_size=8))
 def test_only_a_cache_with_the_same_tag_is_read(kinds: list[str]) -> None:
     n = len(kinds)
-    written = {"fits": encode_caches(some_caches(n)), "other": encode_caches(some_caches(n, OTHER)), "none": [None] * n}
+    written: dict[str, Sequence[bytes | None]] = {
+        "fits": encode_caches(some_caches(n)),
+        "other": encode_caches(some_caches(n, OTHER)),
+        "none": [None] * n,
+    }
     caches = decode_caches([written[kind][i] for i, kind in enumerate(kinds)], SHAPE)
     fits = np.array([kind == "fits" for kind in kinds], bool)
     assert equal(caches, some_caches(n).without(~fits, SHAPE))
@@ -66,14 +70,15 @@ def test_the_first_format_of_a_cache_is_the_one_documented() -> None:
     caches = Caches.none(1, CacheShape(b"model-01", 1, 1, 2))
     for name, value in (("closed_day", 5), ("window_start", 4), ("seq", 3), ("life_norm_sq", 0.5), ("last_period", 2)):
         caches.head[name] = value
-    for name, value in (("active", 6), ("n_pairs", 1), ("n_events", 7), ("norm_sq", 2.0), ("vectors", [1, 2])):
+    for name, value in (("active", 6), ("n_pairs", 1), ("n_events", 7), ("norm_sq", 2.0)):
         caches.head[name] = value
+    caches.head["vectors"] = [1, 2]
     bag = sum_pairs(np.zeros(1, int), np.array([9], np.uint32), np.array([7], np.uint32), 1)
-    (value,) = encode_caches(Caches(caches.head, bag))
+    (cache,) = encode_caches(Caches(caches.head, bag))
     words = ["6d6f64656c2d3031", "0500000000000000", "0400000000000000", "0300000000000000", "000000000000e03f"]
     words += ["0200000000000000", "0000000000000080", "0600000000000000", "0100000000000000", "0700000000000000"]
     words += ["0000000000000040"]
-    assert value.hex() == "".join([*words, "0000803f", "00000040", "09000000", "07000000"])
+    assert cache.hex() == "".join([*words, "0000803f", "00000040", "09000000", "07000000"])
 
 
 def test_caches_are_stored_with_the_marks_that_they_answer_and_survive_a_restart(store: BagStore) -> None:

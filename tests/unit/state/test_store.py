@@ -59,7 +59,7 @@ def test_replaying_the_changelog_in_any_pieces_gives_what_was_applied(
     store: BagStore, tmp_path: Path, resources: StoreResources, size: int
 ) -> None:
     old, gone, new = row(b"ann", 10, 0), row(b"ann", 9, 1), row(b"ann", 10, 2, 5)
-    transactions = [
+    transactions: list[tuple[list[tuple[bytes, bytes | None]], list[bytes], PartitionRecord]] = [
         ([old, gone], [b"ann"], record(2)),
         ([row(b"bob", 10, 3)], [b"bob"], record(4)),
         ([new, (gone[0], None)], [b"ann"], record(5, published=2)),

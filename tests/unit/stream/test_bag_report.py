@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from state.bags import sum_pairs
-from state.periods import DAY, MS_PER_DAY, parse_scales
+from state.periods import DAY, MS_PER_DAY, Scale, parse_scales
 from state.rollup import roll_up
 from state.rows import decode_rows, encode_keys, encode_values
 from stream.bag_report import period_bags
@@ -71,7 +71,7 @@ def test_the_report_is_the_plain_count_of_the_events(events: list[PlainEvent], s
         assert bag.seq == max(seqs), "the newest event that entered the bag"
 
 
-def _label(scale, ts_ms: int) -> str:
+def _label(scale: Scale, ts_ms: int) -> str:
     return scale.label(int(scale.of_day(np.array([ts_ms // MS_PER_DAY]))[0]))
 
 

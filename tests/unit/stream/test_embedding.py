@@ -1,5 +1,7 @@
 """The record format of the embeddings topic, and which embeddings a consumer lets through."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +15,11 @@ from state.errors import FormatUnknown
 from stream.embedding import Embedding, EmbeddingWriter, Erased, NewestSeq, decode, encode_value, shared_headers
 
 
-class Record(NamedTuple):
+@dataclass
+class Record:
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes]]
 
 
 class Batch(NamedTuple):
@@ -39,7 +42,7 @@ def test_a_record_is_the_bytes_and_headers_that_readers_rely_on() -> None:
     record = EmbeddingWriter("m1", "s1", "float32").records(3, _batch(), 99)[1]
     assert record.key == b"u1"
     assert record.value == np.array([6, 7, 8, 9, 10, 11], "<f4").tobytes()
-    assert dict(record.headers) == {
+    assert dict(record.headers or ()) == {
         "lurm-format": b"1",
         "model_id": b"m1",
         "space_id": b"s1",
@@ -56,7 +59,8 @@ def test_a_record_is_the_bytes_and_headers_that_readers_rely_on() -> None:
 @given(vectors=arrays(np.float32, (2, 4, 5), elements=st.floats(-1000, 1000, width=16)))
 def test_what_is_written_is_what_is_read(dtype: str, vectors: np.ndarray) -> None:
     batch = Batch(["Zoë".encode(), b"b"], vectors, np.array([5, 6]), np.array([7, 8]))
-    read = [decode(record) for record in EmbeddingWriter("m", "s", dtype).records(1, batch, 9)]
+    written = EmbeddingWriter("m", "s", dtype).records(1, batch, 9)
+    read = [decode(Record(key, value, headers or ())) for key, value, headers in written]
     assert all(isinstance(each, Embedding) for each in read)
     for i, each in enumerate(read):
         assert isinstance(each, Embedding)

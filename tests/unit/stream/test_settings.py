@@ -86,7 +86,7 @@ def test_the_reference_names_every_setting_and_its_meaning() -> None:
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        App().id = "other"
+        App().id = "other"  # type: ignore[misc]  # that is the point
 
 
 def test_a_secret_is_shown_by_nothing_that_shows_settings(monkeypatch: pytest.MonkeyPatch) -> None:
