@@ -14,8 +14,8 @@ from lurm_model.config import SmenConfig
 
 # Numbers with less spread than this, of the most there is, say nothing; they are not blown up.
 SPREAD_MIN = 1e-6
-# Few users tell little of how their sums spread: as many as this for every number, who spread evenly, are taken in.
-EVEN_USERS = 30
+# Few users tell little of how their sums spread: as many as this for every number, whose spread is level, are taken in.
+LEVEL_USERS = 30
 
 
 class Readout(nn.Module):
@@ -57,8 +57,8 @@ class Readout(nn.Module):
         self.condense.copy_(gain * strongest @ _cosines(n_kept))
 
 
-def evening(sums: Tensor) -> Tensor:
-    """What makes every anchor's sums of these users spread more evenly: by the root of what they do, and 1 per number.
+def levelling(sums: Tensor) -> Tensor:
+    """What levels the spread of every anchor's sums of these users: to the root of what it is, and 1 per number.
 
     A few tastes that all have would else hide the many that few have. It loses nothing, and since it is linear it can
     be part of what an interest adds. **Shapes**: float32[n, n_sums, H] -> float32[n_sums, H, H], for ``sums @ matrix``.
@@ -67,11 +67,11 @@ def evening(sums: Tensor) -> Tensor:
     n_users, _, width = sums.shape
     standard, spread = _standardised(sums.double())
     energy, axes = torch.linalg.eigh(torch.einsum("nai,naj->aij", standard, standard) / n_users)
-    root = (energy.clamp_min(0) + EVEN_USERS * width / n_users) ** -0.25
+    root = (energy.clamp_min(0) + LEVEL_USERS * width / n_users) ** -0.25
     left = (energy * root**2).sum(dim=1)
     gain = torch.where(left > SPREAD_MIN, energy.sum(dim=1) / left, 1.0) ** 0.5
-    even: Tensor = (axes * (gain[:, None] * root)[:, None, :]) @ axes.mT
-    return even.div(spread[:, :, None]).float()
+    level: Tensor = (axes * (gain[:, None] * root)[:, None, :]) @ axes.mT
+    return level.div(spread[:, :, None]).float()
 
 
 def _standardised(numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding_bag
 from lurm_model.anchors import Anchors
 from lurm_model.collate import Batch
 from lurm_model.config import SmenConfig
-from lurm_model.readout import Readout, evening
+from lurm_model.readout import Readout, levelling
 from lurm_model.scales import MultiScale
 from lurm_model.time_aggregation import TimeAggregation
 
@@ -69,11 +69,11 @@ class Smen(nn.Module):
     def fit_readout(self, carried: Tensor) -> None:
         """Set, by what the anchors carry of users, all that stands between it and the vectors; once, after training.
 
-        What evens the sums becomes part of their anchors' projections, so it costs nothing.
+        What levels the sums becomes part of their anchors' projections, so it costs nothing.
         """
         sums, states = carried.tensor_split([self.config.n_sums], dim=1)
         of_sums = self.anchors.projections[: self.config.n_sums]
-        of_sums.copy_(of_sums @ evening(sums))
+        of_sums.copy_(of_sums @ levelling(sums))
         self.readout.fit(states)
 
     def life(self, total: Tensor, norm: Tensor) -> Tensor:

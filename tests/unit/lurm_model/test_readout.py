@@ -1,11 +1,11 @@
-"""The readout by its promises: even sums of which nothing is lost, mixed with states that weigh as much as they do."""
+"""The readout by its promises: level sums of which nothing is lost, mixed with states that weigh as much as they do."""
 
 import numpy as np
 import pytest
 import torch
 
 from lurm_model.config import SmenConfig
-from lurm_model.readout import EVEN_USERS, Readout, evening
+from lurm_model.readout import LEVEL_USERS, Readout, levelling
 from lurm_model.smen import Smen
 
 CONFIG = SmenConfig(9, d_item=8, reference_day=0, n_vectors=5, n_recurrent=3, d_anchor=8)
@@ -28,17 +28,17 @@ def sums(carried: torch.Tensor) -> torch.Tensor:
     return carried[:, :N_SUMS]
 
 
-def even_sums(sums: torch.Tensor) -> torch.Tensor:
-    """The sums of these users, made even by what they are themselves."""
-    return torch.einsum("nai,aij->naj", sums, evening(sums))
+def levelled(sums: torch.Tensor) -> torch.Tensor:
+    """The sums of these users, by what they are themselves."""
+    return torch.einsum("nai,aij->naj", sums, levelling(sums))
 
 
-def even(carried: torch.Tensor) -> tuple[Readout, torch.Tensor]:
-    """A readout of these users, and what they carry once their sums are even."""
+def fitted(carried: torch.Tensor) -> tuple[Readout, torch.Tensor]:
+    """A readout of these users, and what they carry once their sums are level."""
     sums, states = carried.tensor_split([N_SUMS], dim=1)
     readout = Readout(CONFIG)
     readout.fit(states)
-    return readout, torch.cat([even_sums(sums), states], dim=1)
+    return readout, torch.cat([levelled(sums), states], dim=1)
 
 
 def parts(vectors: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def test_the_mixing_is_orthogonal_and_gives_every_vector_as_much_of_the_states()
 
 
 def test_sums_and_states_weigh_the_same_and_every_number_is_about_half_of_each(carried: torch.Tensor) -> None:
-    readout, carried = even(carried)
+    readout, carried = fitted(carried)
     vectors = readout(carried)
     condensed, sums = parts(vectors)
     np.testing.assert_allclose(sums.var(axis=0).mean(axis=1), 1, rtol=1e-3)
@@ -71,20 +71,20 @@ def test_sums_and_states_weigh_the_same_and_every_number_is_about_half_of_each(c
 
 def test_the_spread_of_tastes_becomes_its_root(sums: torch.Tensor) -> None:
     before = energies(sums.numpy())
-    found = np.stack([np.linalg.eigvalsh(np.cov(anchor)) for anchor in even_sums(sums).permute(1, 2, 0).numpy()])
-    wanted = before / np.sqrt(before + EVEN_USERS * 8 / N_USERS)
+    found = np.stack([np.linalg.eigvalsh(np.cov(anchor)) for anchor in levelled(sums).permute(1, 2, 0).numpy()])
+    wanted = before / np.sqrt(before + LEVEL_USERS * 8 / N_USERS)
     np.testing.assert_allclose(found, wanted / wanted.mean(axis=1, keepdims=True), rtol=1e-3)
     assert (before[:, -1] / before[:, 0]).min() > 1.5 * (found[:, -1] / found[:, 0]).max()
 
 
-def test_even_sums_are_the_sums_before_but_for_a_matrix_that_can_be_undone(sums: torch.Tensor) -> None:
-    again = torch.einsum("nai,aij->naj", even_sums(sums), torch.linalg.inv(evening(sums)))
+def test_levelled_are_the_sums_before_but_for_a_matrix_that_can_be_undone(sums: torch.Tensor) -> None:
+    again = torch.einsum("nai,aij->naj", levelled(sums), torch.linalg.inv(levelling(sums)))
     torch.testing.assert_close(again, sums, rtol=1e-3, atol=1e-3)
 
 
 def test_of_few_users_hardly_more_is_believed_than_how_much_each_number_spreads(sums: torch.Tensor) -> None:
     few = sums[:24]
-    scaled = evening(few) * few.std(dim=0, correction=0)[:, :, None]
+    scaled = levelling(few) * few.std(dim=0, correction=0)[:, :, None]
     torch.testing.assert_close(scaled, torch.eye(8).expand(N_SUMS, -1, -1), rtol=0.2, atol=0.12)
 
 
@@ -95,13 +95,13 @@ def test_in_a_network_it_is_part_of_what_interests_add_and_recurrent_anchors_sta
     before = smen.anchors.table()
     smen.fit_readout(carried)
     after = smen.anchors.table()
-    wanted = torch.einsum("uai,aij->uaj", before[:, :N_SUMS], evening(carried[:, :N_SUMS]))
+    wanted = torch.einsum("uai,aij->uaj", before[:, :N_SUMS], levelling(carried[:, :N_SUMS]))
     torch.testing.assert_close(after[:, :N_SUMS], wanted)
     torch.testing.assert_close(after[:, N_SUMS:], before[:, N_SUMS:])
 
 
 def test_nothing_is_lost_of_what_the_states_mostly_say(carried: torch.Tensor) -> None:
-    readout, carried = even(carried)
+    readout, carried = fitted(carried)
     condensed, _ = parts(readout(carried))
     known = np.append(condensed.reshape(N_USERS, -1), np.ones((N_USERS, 1)), axis=1)
     states = carried[:, N_SUMS:].flatten(1).numpy()
@@ -112,6 +112,6 @@ def test_nothing_is_lost_of_what_the_states_mostly_say(carried: torch.Tensor) ->
 def test_users_who_are_all_alike_or_few_give_numbers() -> None:
     one = torch.ones(1, CONFIG.n_anchors, 8)
     for carried in (one, one.expand(3, -1, -1), torch.zeros_like(one), torch.randn(2, CONFIG.n_anchors, 8)):
-        readout, evened = even(carried)
-        assert readout(evened).isfinite().all()
+        readout, levelled_too = fitted(carried)
+        assert readout(levelled_too).isfinite().all()
         assert readout(torch.zeros_like(one)).abs().max() == 0
