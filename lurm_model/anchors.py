@@ -12,7 +12,8 @@ class Anchors(nn.Module):
     """Interest vectors E [n_interests, H], anchors A [n_anchors, H], a projection P [n_anchors, H, H] of each.
 
     **Source**: the module and its purpose, almost lossless dimensionality reduction, are the paper's; the form is our
-    decision. E starts from the codebook's centroids, P from the identity.
+    decision. E starts from the codebook's centroids, P from the identity; after training, P of anchors that carry sums
+    also levels them (`readout.levelling`).
     """
 
     def __init__(self, n_interests: int, n_anchors: int, d_anchor: int, tau: float) -> None:

@@ -27,7 +27,7 @@ from lurm_model.smen import Smen
 from state.periods import Scale
 
 # 2: days after the training's last are read as the last. 3: some sums over the life fade. 4: the recurrence is told of
-# active days. 5: a readout makes the vectors of what the anchors carry. 6: its scale is part of the projections.
+# active days. 5: a readout makes the vectors of what the anchors carry. 6: what levels the sums is in the projections.
 FORMAT_VERSION = 6
 MANIFEST = "manifest.json"
 CODEBOOK = "codebook.safetensors"

@@ -1,5 +1,7 @@
 """The readout: from what the anchors carry to a user's vectors, in which volume and taste weigh the same.
 
+A few tastes that all have spread most and hide the many that few have: so the sums are levelled, whitened half-way.
+
 A linear model on frozen vectors shrinks what few numbers say, and most scale every number first. What the recurrences
 know of a life, a few directions of many numbers, would be shrunk beside hundreds of numbers of taste. So it becomes as
 few numbers as it needs, is given the spread of all sums together, and stands in every vector.
@@ -12,9 +14,9 @@ from torch import Tensor, nn
 
 from lurm_model.config import SmenConfig
 
-# Numbers with less spread than this, of the most there is, say nothing; they are not blown up.
+# Numbers that spread less than this, beside the size that the largest have, say nothing; they are not blown up.
 SPREAD_MIN = 1e-6
-# Few users tell little of how their sums spread: as many as this for every number, whose spread is level, are taken in.
+# Few users tell little of how their sums spread: it is as if this many more per number, who spread evenly, were there.
 LEVEL_USERS = 30
 
 
@@ -44,7 +46,7 @@ class Readout(nn.Module):
 
     @torch.no_grad()
     def fit(self, states: Tensor) -> None:
-        """Keep the strongest directions of these users' states, with as much spread as sums that have 1 per number.
+        """Keep the strongest directions of these users' states, in all with as much spread as the levelled sums.
 
         These are the principal axes of the standardised states, where what many units say weighs more than what one
         does; they are turned so that every number has about the same of each. **Shapes**: float32[n, R, H].
@@ -53,33 +55,37 @@ class Readout(nn.Module):
         standard, spread = _standardised(states.flatten(1).double())
         energy, axes = torch.linalg.eigh(standard.T @ standard / len(standard))
         strongest = axes[:, -n_kept:].flip(1) / spread[:, None]
-        gain = (config.n_sums * config.d_anchor / energy[-n_kept:].sum().clamp_min(SPREAD_MIN)) ** 0.5
-        self.condense.copy_(gain * strongest @ _cosines(n_kept))
+        of_sums = energy.new_tensor(config.n_sums * config.d_anchor)
+        self.condense.copy_(_gain(energy[-n_kept:].sum(), of_sums) * strongest @ _cosines(n_kept))
 
 
 def levelling(sums: Tensor) -> Tensor:
-    """What levels the spread of every anchor's sums of these users: to the root of what it is, and 1 per number.
+    """What levels every anchor's sums of these users: variances become their roots, and 1 per number on average.
 
-    A few tastes that all have would else hide the many that few have. It loses nothing, and since it is linear it can
-    be part of what an interest adds. **Shapes**: float32[n, n_sums, H] -> float32[n_sums, H, H], for ``sums @ matrix``.
-    **Source**: of word vectors by SVD, Levy, Goldberg and Dagan 2015; here our decision.
+    It is ZCA whitening of the standardised sums with the exponent -1/4 for -1/2, and a ridge. It loses nothing, and
+    since it is linear it can be part of what an interest adds. **Shapes**: float32[n, n_sums, H] -> float32[n_sums, H,
+    H], for ``sums @ matrix``. **Source**: of word vectors by SVD, Levy, Goldberg and Dagan 2015; here our decision.
     """
     n_users, _, width = sums.shape
     standard, spread = _standardised(sums.double())
     energy, axes = torch.linalg.eigh(torch.einsum("nai,naj->aij", standard, standard) / n_users)
     root = (energy.clamp_min(0) + LEVEL_USERS * width / n_users) ** -0.25
-    left = (energy * root**2).sum(dim=1)
-    gain = torch.where(left > SPREAD_MIN, energy.sum(dim=1) / left, 1.0) ** 0.5
-    level: Tensor = (axes * (gain[:, None] * root)[:, None, :]) @ axes.mT
+    root = root * _gain((energy * root**2).sum(dim=1), energy.sum(dim=1))[:, None]
+    level: Tensor = (axes * root[:, None, :]) @ axes.mT
     return level.div(spread[:, :, None]).float()
 
 
 def _standardised(numbers: Tensor) -> tuple[Tensor, Tensor]:
     """The columns with mean 0 and spread 1, and what their spread was; 1 for those that say nothing."""
-    spread = numbers.std(dim=0, correction=0)
-    spread = torch.where(spread > SPREAD_MIN * spread.max(), spread, 1.0)
+    spread, size = numbers.std(dim=0, correction=0), numbers.square().mean(dim=0).sqrt()
+    spread = torch.where(spread > SPREAD_MIN * size.max(), spread, 1.0)
     standard: Tensor = (numbers - numbers.mean(dim=0)) / spread
     return standard, spread
+
+
+def _gain(energy: Tensor, wanted: Tensor) -> Tensor:
+    """What gives numbers of this energy the wanted one; 1 where they have none."""
+    return torch.where(energy > SPREAD_MIN**2 * wanted, wanted / energy, 1.0) ** 0.5
 
 
 def _cosines(n: int) -> Tensor:

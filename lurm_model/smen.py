@@ -67,9 +67,10 @@ class Smen(nn.Module):
 
     @torch.no_grad()
     def fit_readout(self, carried: Tensor) -> None:
-        """Set, by what the anchors carry of users, all that stands between it and the vectors; once, after training.
+        """Level the sums and set the readout by what the anchors carry of users; once, after training.
 
-        What levels the sums becomes part of their anchors' projections, so it costs nothing.
+        ``carried`` must come from the network as it is. What levels the sums becomes part of their anchors'
+        projections, so it costs nothing; a `Table` of before no longer holds.
         """
         sums, states = carried.tensor_split([self.config.n_sums], dim=1)
         of_sums = self.anchors.projections[: self.config.n_sums]

@@ -45,7 +45,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     def pairs(attributes: dict[str, Any] | None) -> list[tuple[str, list[str]]] | None:
-        if not attributes:
+        if attributes is None:
             return None
         return [(k, [v] if isinstance(v, str) else v) for k, v in attributes.items() if v]
 
