@@ -145,7 +145,9 @@ def pair_loss(items: ItemEmbedding, a: Tensor, b: Tensor, log_popularity: Tensor
     """
     present, place = torch.unique(torch.cat([a, b]), return_inverse=True)
     vectors, drift = items(present)
-    logits = vectors[place[: len(a)]] @ vectors[place[len(a) :]].T / TEMPERATURE
+    # Indexing would add up gradients of an item in another order every time, and equal seeds would not be equal.
+    first, second = embedding(place[: len(a)], vectors), embedding(place[len(a) :], vectors)
+    logits = first @ second.T / TEMPERATURE
     logits = logits - POPULARITY_CORRECTION * log_popularity[b]
     # The pair's own items elsewhere in the batch are no negatives.
     same = (a[:, None] == b) | (b[:, None] == b)

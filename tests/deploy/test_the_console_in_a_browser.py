@@ -18,7 +18,7 @@ from tests.workers import FIRST_DAY, newest_published, wait_until
 
 HOSTILE = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
 # By interest: what ann did on two days, and whoever else there is.
-EVENTS = [(b"ann", 3, 0), (b"ann", 3, 0), (b"ann", 7, 1), (b"bob", 3, 0), (HOSTILE.encode(), 3, 1)]
+EVENTS = [(b"ann", 3, 0), (b"ann", 3, 0), (b"ann", 7, 1), (b"bob", 3, 0), (HOSTILE.encode(), 9, 1)]
 LAST, NEAREST = '[aria-label="Last embeddings"]', '[aria-label="Nearest users"]'
 TOKEN = "open-sesame"
 

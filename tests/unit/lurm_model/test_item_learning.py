@@ -1,9 +1,12 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from lurm_model.events import Attributes, Events
-from lurm_model.item_learning import ItemEmbedding, Sequences, learn_items, pair_loss
+from lurm_model.item_learning import BATCH_PAIRS, ItemEmbedding, Sequences, learn_items, pair_loss
 from lurm_model.items import embed_items, start_items
 from lurm_model.progress import silent
 
@@ -127,6 +130,32 @@ def test_learning_lowers_the_loss_of_pairs_not_drawn_and_ends_its_progress(rng: 
     assert float(pair_loss(embedding, a, b, torch.zeros(N_ITEMS)).detach()) < before - 0.02
     assert {name for name, _, _ in seen} == {"item vectors"}
     assert [done == total for _, done, total in seen] == [False] * (len(seen) - 1) + [True]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_two_threads_add_up_the_gradients_of_a_full_batch_in_the_same_order_every_time() -> None:
+    rng, n_items = np.random.default_rng(0), 40
+    own = rng.normal(size=(n_items, 128)).astype(np.float32)
+    none = sp.csr_matrix((n_items, 0), dtype=np.float32)
+    a, b = (torch.from_numpy(rng.integers(n_items, size=BATCH_PAIRS)) for _ in range(2))
+
+    def gradient() -> torch.Tensor:
+        embedding = ItemEmbedding(own, np.zeros((0, 128), np.float32), none, np.ones(n_items, bool))
+        torch.autograd.backward(pair_loss(embedding, a, b, torch.zeros(n_items)))
+        assert embedding.own.grad is not None
+        return embedding.own.grad.coalesce().values()
+
+    first = gradient()
+    for _ in range(30):
+        torch.testing.assert_close(gradient(), first, rtol=0, atol=0)
 
 
 def test_equal_seeds_give_equal_vectors_and_other_seeds_others(rng: np.random.Generator) -> None:
