@@ -16,8 +16,8 @@ from lurm_model.config import SmenConfig
 
 # Numbers that spread less than this, beside the size that the largest have, say nothing; they are not blown up.
 SPREAD_MIN = 1e-6
-# Few users tell little of how their sums spread: it is as if this many more per number, who spread evenly, were there.
-LEVEL_USERS = 30
+# Few users tell little of how numbers spread: as much is put down to chance as if this many per number knew nothing.
+CHANCE_USERS = 30
 
 
 class Readout(nn.Module):
@@ -49,30 +49,48 @@ class Readout(nn.Module):
         """Keep the strongest directions of these users' states, in all with as much spread as the levelled sums.
 
         These are the principal axes of the standardised states, where what many units say weighs more than what one
-        does; they are turned so that every number has about the same of each. **Shapes**: float32[n, R, H].
+        does. Of few users the weak ones are mostly chance and are held back, by Wiener's gain; all are turned so that
+        every number has about the same of each. **Shapes**: float32[n, R, H].
         """
         config, n_kept = self.config, self.condense.shape[1]
         standard, spread = _standardised(states.flatten(1).double())
-        energy, axes = torch.linalg.eigh(standard.T @ standard / len(standard))
-        strongest = axes[:, -n_kept:].flip(1) / spread[:, None]
+        energy, axes = _principal_axes(standard)
+        energy, axes = energy[:n_kept].clamp_min(0), axes[:, :n_kept]
+        believed = energy / (energy + _chance(standard))
         of_sums = energy.new_tensor(config.n_sums * config.d_anchor)
-        self.condense.copy_(_gain(energy[-n_kept:].sum(), of_sums) * strongest @ _cosines(n_kept))
+        strongest = axes * believed * _gain(energy.sum(), of_sums) / spread[:, None]
+        self.condense.copy_(strongest @ _cosines(n_kept))
 
 
 def levelling(sums: Tensor) -> Tensor:
     """What levels every anchor's sums of these users: variances become their roots, and 1 per number on average.
 
-    It is ZCA whitening of the standardised sums with the exponent -1/4 for -1/2, and a ridge. It loses nothing, and
-    since it is linear it can be part of what an interest adds. **Shapes**: float32[n, n_sums, H] -> float32[n_sums, H,
-    H], for ``sums @ matrix``. **Source**: of word vectors by SVD, Levy, Goldberg and Dagan 2015; here our decision.
+    It is whitening with the exponent -1/4 for -1/2 and a ridge, in the sums' own scale, where what spreads little says
+    little; the axes are turned so that every number has about the same of each, and no scaling of columns undoes it.
+    It loses nothing, and since it is linear it can be part of what an interest adds. **Shapes**: float32[n, n_sums, H]
+    -> float32[n_sums, H, H], for ``sums @ matrix``. **Source**: of word vectors by SVD, Levy, Goldberg and Dagan 2015;
+    here our decision.
     """
-    n_users, _, width = sums.shape
-    standard, spread = _standardised(sums.double())
-    energy, axes = torch.linalg.eigh(torch.einsum("nai,naj->aij", standard, standard) / n_users)
-    root = (energy.clamp_min(0) + LEVEL_USERS * width / n_users) ** -0.25
+    centred, width = (sums - sums.mean(dim=0)).double(), sums.shape[2]
+    variance, size = centred.square().mean(dim=(0, 2)), sums.double().square().mean(dim=(0, 2))
+    spread = torch.where(variance > SPREAD_MIN**2 * size.max(), variance, 1.0).sqrt()
+    standard = (centred / spread[:, None]).transpose(0, 1)
+    energy, axes = _principal_axes(standard)
+    root = (energy.clamp_min(0) + _chance(standard)) ** -0.25
     root = root * _gain((energy * root**2).sum(dim=1), energy.sum(dim=1))[:, None]
-    level: Tensor = (axes * root[:, None, :]) @ axes.mT
-    return level.div(spread[:, :, None]).float()
+    return (axes * root[:, None, :] @ _cosines(width)).div(spread[:, None, None]).float()
+
+
+def _principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances along the principal axes, largest first, and the axes: [..., n, w] -> [..., w], [..., w, w]."""
+    energy, axes = torch.linalg.eigh(centred.mT @ centred / centred.shape[-2])
+    return energy.flip(-1), axes.flip(-1)
+
+
+def _chance(standard: Tensor) -> float:
+    """The variance that is put down to chance in every direction of these [..., n, w], which have 1 on average."""
+    n_users, width = standard.shape[-2:]
+    return CHANCE_USERS * width / n_users
 
 
 def _standardised(numbers: Tensor) -> tuple[Tensor, Tensor]:
