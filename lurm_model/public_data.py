@@ -28,7 +28,7 @@ MS_PER_SECOND = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A data set, the package that it travels in, and how that package's file begins."""
+    """A data set, the package that it travels in, and which file names that package comes under."""
 
     title: str
     package: str

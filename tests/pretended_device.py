@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "pretended"
 DEVICE = f"{NAME}:0"
+PLACES = {"index", "index_put", "index_put_"}
 
 
 class Pretended(Tensor):
@@ -94,9 +95,9 @@ def _bare(leaf: Any) -> Any:
 
 
 def _refuse_others(name: str, tensors: Sequence[Tensor]) -> None:
-    """Numbers alone may come from the CPU, and places to read and write at, as on CUDA."""
+    """Numbers alone may come from the CPU, and for `PLACES` where to read and write, as on CUDA."""
     others = [tuple(tensor.shape) for tensor in tensors if not isinstance(tensor, Pretended) and tensor.dim()]
-    if others and not name.startswith("index"):
+    if others and name not in PLACES:
         raise RuntimeError(f"tensors of two devices meet: operator={name} shapes_on_the_cpu={others}")
 
 

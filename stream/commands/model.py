@@ -234,9 +234,7 @@ def _of_public_data(dataset: str, cache: Path, seeds: int) -> "Questions":
     if dataset == "ta-feng":
         events, known = public_data.ta_feng(cache)
         return Questions(events, tasks.ta_feng_tasks(events, known), tasks.TA_FENG_CUT_MS, seeds)
-    events, known = public_data.movielens(cache)
-    cut_ms = tasks.default_cut(events)
-    return Questions(events, tasks.event_tasks(events, known, cut_ms), cut_ms, seeds)
+    return _questions(*public_data.movielens(cache), None, seeds)
 
 
 def _questions(events: "Events", labels: "UserLabels | None", cut_ms: int | None, seeds: int) -> "Questions":

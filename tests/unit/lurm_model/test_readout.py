@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lurm_model import readout as module
 from lurm_model.config import SmenConfig
 from lurm_model.readout import CHANCE_USERS, Readout, levelling
 from lurm_model.smen import Smen
@@ -60,13 +61,16 @@ def test_the_mixing_is_orthogonal_and_gives_every_vector_as_much_of_the_states()
     np.testing.assert_allclose(mixing[:, 0], CONFIG.n_vectors**-0.5, rtol=1e-6)
 
 
-def test_sums_and_states_weigh_the_same_and_every_number_is_about_half_of_each(carried: torch.Tensor) -> None:
+def test_sums_and_states_weigh_the_same_and_every_number_is_about_half_of_each(
+    carried: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else one part in a hundred is put down to chance.
+    monkeypatch.setattr(module, "CHANCE_USERS", 1e-6)
     readout, carried = fitted(carried)
     vectors = readout(carried)
     condensed, sums = parts(vectors)
     np.testing.assert_allclose(sums.var(axis=0).mean(axis=1), 1, rtol=1e-3)
-    # One part in a hundred is put down to chance.
-    assert condensed.var(axis=0).sum() == pytest.approx(N_SUMS * 8, rel=0.02)
+    assert condensed.var(axis=0).sum() == pytest.approx(N_SUMS * 8, rel=1e-3)
     share = condensed.var(axis=0) / CONFIG.n_vectors / vectors.numpy().var(axis=0)
     assert 0.3 < share.min() < share.max() < 0.7
 
@@ -92,7 +96,7 @@ def test_of_few_users_hardly_more_is_believed_than_how_much_there_is_of_each_sum
     level = levelling(sums[:24])
     turned = level.mT @ level
     scale = turned.diagonal(dim1=1, dim2=2).mean(dim=1)
-    torch.testing.assert_close(turned / scale[:, None, None], torch.eye(8).expand(N_SUMS, -1, -1), rtol=0.2, atol=0.2)
+    torch.testing.assert_close(turned / scale[:, None, None], torch.eye(8).expand(N_SUMS, -1, -1), rtol=0.2, atol=0.12)
 
 
 def test_what_states_say_weakly_is_held_back_the_more_the_fewer_users_say_it(carried: torch.Tensor) -> None:
