@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from lurm_model.codebook import Codebook, content_id
-from lurm_model.config import SmenConfig
 from lurm_model.errors import BundleError
-from lurm_model.smen import Smen
+from lurm_model.interests.codebook import Codebook, content_id
+from lurm_model.smen.config import SmenConfig
+from lurm_model.smen.network import Smen
 from state.periods import Scale
 
 # 2: days after the training's last are read as the last. 3: some sums over the life fade. 4: the recurrence is told of

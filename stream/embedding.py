@@ -1,6 +1,7 @@
 """Consuming the embeddings topic: committed, newest per user, of one vector space.
 
-What a record looks like, and the writer's side, is in `stream.embedding_record`, whose names are offered here too.
+What a record looks like, and the writer's side, is in `stream.records.embedding_record`, whose names are offered
+here too.
 """
 
 from collections import OrderedDict
@@ -12,9 +13,17 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
 
-from stream.connection import broker_errors, consumer_arguments
-from stream.embedding_record import Embedding, EmbeddingWriter, Erased, decode, encode_value, headers_of, shared_headers
 from stream.errors import ConfigInvalid, SpaceMixed
+from stream.kafka.connection import broker_errors, consumer_arguments
+from stream.records.embedding_record import (
+    Embedding,
+    EmbeddingWriter,
+    Erased,
+    decode,
+    encode_value,
+    headers_of,
+    shared_headers,
+)
 from stream.settings import Kafka
 
 __all__ = [

@@ -14,9 +14,9 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 from state.record import Ledger
-from stream.events import Reason
 from stream.exits import ENDINGS
-from stream.new_items import Outcome as ItemOutcome
+from stream.records.events import Reason
+from stream.records.new_items import Outcome as ItemOutcome
 
 OUTCOMES: Final = ("received", "applied", "skipped", "rejected")
 CACHE_OUTCOMES: Final = ("hit", "stale", "miss")

@@ -10,11 +10,11 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from stream.connection import client_arguments, consumer_arguments
-from stream.embedded_broker import ApacheKafka, EmbeddedBroker
+from stream.kafka.connection import client_arguments, consumer_arguments
 from stream.settings import App, Settings, Topics
 from stream.settings import Kafka as KafkaSettings
-from stream.worker_process import environment_of
+from stream.trial.embedded_broker import ApacheKafka, EmbeddedBroker
+from stream.trial.worker_process import environment_of
 
 __all__ = ["Broker", "MakeSettings", "environment_of", "fresh_settings", "kafka_home", "new_broker", "producer",
            "read_records"]  # fmt: skip

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from state.periods import MS_PER_DAY, parse_scales
 from state.record import Ledger
 from stream.cli import cli
-from stream.erasure_request import Request, wait_for_answers
-from stream.receipt import Receipt, make_receipt
+from stream.operations.erasure_request import Request, wait_for_answers
+from stream.operations.receipt import Receipt, make_receipt
 from stream.settings import Settings
 from tests.brokers import environment_of, read_records
 from tests.plain import PlainEvent, bags, without_erased

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from state.record import encode_record
 from state.rows import RECORD_KEY
-from stream.replay import newest_state
+from stream.operations.replay import newest_state
 from stream.settings import Settings
 from tests.brokers import producer
 

@@ -13,8 +13,8 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from stream.embedded_broker import HOST, ApacheKafka, free_ports
 from stream.settings import Kafka
+from stream.trial.embedded_broker import HOST, ApacheKafka, free_ports
 from tests.brokers import FAST
 
 CANARY = "canary7Kq"

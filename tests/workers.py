@@ -20,20 +20,20 @@ from kafka.consumer.fetcher import ConsumerRecord
 from numpy.typing import NDArray
 
 from lurm_model.bundle import Bundle
-from lurm_model.encoder import Encoder
+from lurm_model.inference.encoder import Encoder
 from state.history import resolve
 from state.periods import MS_PER_DAY, SCALES, parse_scales
 from state.record import Ledger, PartitionRecord, decode_record
 from state.rows import RECORD_KEY, decode_header, decode_rows, seq_of, user_of
-from stream.comparison import relative_error
-from stream.connection import client_arguments
-from stream.embedding_record import Embedding, Erased, decode
+from stream.kafka.connection import client_arguments
+from stream.kafka.topics import create_missing, end_offsets
+from stream.operations.comparison import relative_error
+from stream.records.embedding_record import Embedding, Erased, decode
 from stream.settings import Encode, Metrics, Model, Settings, State, Worker
 from stream.soak.bundle import FIRST_DAY, N_INTERESTS, tiny_bundle
 from stream.soak.check import TOLERANCE, is_applied
 from stream.soak.traffic import value_of
-from stream.topics import create_missing, end_offsets
-from stream.worker_process import DEADLINE_S, WorkerProcess
+from stream.trial.worker_process import DEADLINE_S, WorkerProcess
 from tests.brokers import fresh_settings, producer, read_records
 from tests.plain import Bags, PlainEvent, bags
 

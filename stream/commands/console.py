@@ -44,7 +44,7 @@ def console(
     from stream.console.server import Api, ConsoleServer  # noqa: PLC0415
     from stream.console.user import Inspector  # noqa: PLC0415
     from stream.console.workers import WorkerWatch, worker_urls  # noqa: PLC0415
-    from stream.interest_names import top_items  # noqa: PLC0415
+    from stream.operations.interest_names import top_items  # noqa: PLC0415
 
     stop = StopSignal()
     logging.basicConfig(level=settings.worker.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from stream.connection import wait_for_broker
 from stream.embedding import Embedding, EmbeddingConsumer, Erased
 from stream.errors import LurmError
+from stream.kafka.connection import wait_for_broker
 from stream.settings import Settings
 
 EXAMPLES = """

@@ -17,7 +17,7 @@ from stream.commands.progress import progress_bar
 from stream.errors import ConfigInvalid, LurmError
 
 if TYPE_CHECKING:
-    from stream.demo import DemoData
+    from stream.trial.demo import DemoData
 
 EXAMPLES = """
 \b
@@ -52,7 +52,7 @@ def demo(folder: Path, *, made_up: bool, keep: bool, file: Path | None) -> None:
     if file is not None:
         _write(file, made_up=made_up)
         return
-    from stream.embedded_broker import start_broker  # noqa: PLC0415
+    from stream.trial.embedded_broker import start_broker  # noqa: PLC0415
 
     start = time.monotonic()
     data, trained_s = _train(_clean(folder), made_up=made_up)
@@ -68,8 +68,8 @@ def demo(folder: Path, *, made_up: bool, keep: bool, file: Path | None) -> None:
 
 
 def _write(file: Path, *, made_up: bool) -> None:
-    from lurm_model.datasets import write_events  # noqa: PLC0415 - pyarrow is slow to import
-    from stream.demo import demo_data  # noqa: PLC0415
+    from lurm_model.files.datasets import write_events  # noqa: PLC0415 - pyarrow is slow to import
+    from stream.trial.demo import demo_data  # noqa: PLC0415
 
     if file.suffix not in {".jsonl", ".parquet"}:
         raise ConfigInvalid(f"--write: a .jsonl or .parquet file is wanted: file={file}")
@@ -92,7 +92,7 @@ def _clean(folder: Path) -> Path:
 
 def _train(folder: Path, *, made_up: bool) -> tuple["DemoData", float]:
     # torch and sklearn take seconds to import, which `lurm --help` need not wait for.
-    from stream.demo import demo_data, train_bundle  # noqa: PLC0415
+    from stream.trial.demo import demo_data, train_bundle  # noqa: PLC0415
 
     _say("1/4 data: " + ("a synthetic click-stream" if made_up else "Ta-Feng, 817,741 purchases of four months"))
     data = demo_data(downloads(), _say, made_up=made_up)
@@ -102,9 +102,9 @@ def _train(folder: Path, *, made_up: bool) -> tuple["DemoData", float]:
 
 
 def _stream(data: "DemoData", folder: Path, brokers: str) -> dict[str, Any]:
-    from stream.demo import demo_settings, process, stream_all, summarise  # noqa: PLC0415
-    from stream.replay import newest_embeddings  # noqa: PLC0415
-    from stream.topics import create_missing  # noqa: PLC0415
+    from stream.kafka.topics import create_missing  # noqa: PLC0415
+    from stream.operations.replay import newest_embeddings  # noqa: PLC0415
+    from stream.trial.demo import demo_settings, process, stream_all, summarise  # noqa: PLC0415
 
     kind = "Apache Kafka (KAFKA_HOME)" if os.environ.get("KAFKA_HOME") else "embedded (noida-db)"
     _say(f"3/4 streaming through a worker: broker={kind} {brokers}")

@@ -36,8 +36,8 @@ def erase(settings: Settings, user: str, timeout_s: float, *, skip_events: bool)
     sent later are a new life.
     """
     refuse_bad_id(user)
-    from stream.erasure_request import request, wait_for_answers, wait_for_checks  # noqa: PLC0415 - --help needs no Kafka client
-    from stream.receipt import Removed, make_receipt  # noqa: PLC0415
+    from stream.operations.erasure_request import request, wait_for_answers, wait_for_checks  # noqa: PLC0415 - --help needs no Kafka client
+    from stream.operations.receipt import Removed, make_receipt  # noqa: PLC0415
 
     with progress_bar("reading the embeddings") as progress:
         asked = request(settings, user, progress)

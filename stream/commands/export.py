@@ -41,7 +41,7 @@ def bags(settings: Settings, out: Path | None) -> None:
     All rows stand in memory at once: some 300 bytes for one of three interests.
     """
     with _output(out) as file, progress_bar("reading the changelog") as progress:
-        from stream.replay import newest_state, scales_of  # noqa: PLC0415 - --help needs no Kafka client
+        from stream.operations.replay import newest_state, scales_of  # noqa: PLC0415 - --help needs no Kafka client
 
         state = newest_state(settings, progress=progress)
         file.writelines(_bag_lines(state.batches(state.users(), _BATCH_USERS), scales_of(settings, state)))
@@ -67,7 +67,7 @@ def items(settings: Settings, out: Path | None) -> None:
 def embeddings(settings: Settings, out: Path | None) -> None:
     """Every user's newest embedding. All stand in memory at once, each with 2.5 KB beside its vectors."""
     with _output(out) as file, progress_bar("reading the embeddings") as progress:
-        from stream.replay import newest_embeddings  # noqa: PLC0415 - --help needs no Kafka client
+        from stream.operations.replay import newest_embeddings  # noqa: PLC0415 - --help needs no Kafka client
 
         newest = newest_embeddings(settings, progress=progress)
         file.writelines(
@@ -85,7 +85,7 @@ def embeddings(settings: Settings, out: Path | None) -> None:
 
 
 def _bag_lines(batches: Iterable[tuple[list[bytes], "Rows"]], scales: Sequence["Scale"]) -> Iterator[bytes]:
-    from stream.bag_report import period_bags  # noqa: PLC0415
+    from stream.operations.bag_report import period_bags  # noqa: PLC0415
 
     for users, rows in batches:
         yield from _lines(bag._asdict() for bag in period_bags(users, rows, scales))

@@ -7,14 +7,14 @@ from typing import Any
 import click
 import msgspec
 
-from stream.bag_report import period_bags
 from stream.commands.progress import progress_bar
 from stream.commands.user_id import refuse_bad_id
-from stream.embedding_record import Embedding
 from stream.errors import LurmError
-from stream.interest_names import top_items
-from stream.ledger_report import SourcePart, partition_report, source_parts
-from stream.replay import newest_embeddings, newest_records, newest_state, only, scales_of
+from stream.operations.bag_report import period_bags
+from stream.operations.interest_names import top_items
+from stream.operations.ledger_report import SourcePart, partition_report, source_parts
+from stream.operations.replay import newest_embeddings, newest_records, newest_state, only, scales_of
+from stream.records.embedding_record import Embedding
 from stream.settings import Settings
 
 EXAMPLES = """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import msgspec
 
-from lurm_model.reading import Reading
+from lurm_model.files.reading import Reading
 from stream.commands.outputs import refuse_other_folder, write_refusals
 from stream.commands.progress import progress_bar
 from stream.commands.reading import item_options
@@ -16,7 +16,7 @@ from stream.settings import Settings
 
 if TYPE_CHECKING:
     from lurm_model.bundle import Bundle
-    from lurm_model.events import Attributes
+    from lurm_model.files.events import Attributes
     from stream.commands.produce import Keyed
 
 EXAMPLES = """
@@ -63,7 +63,7 @@ def assign(settings: Settings, file: Path, reading: Reading, out: Path | None, s
     if out is not None:
         refuse_other_folder(out)
     from lurm_model.bundle import Bundle  # noqa: PLC0415 - torch is slow to import
-    from lurm_model.item_files import read_items  # noqa: PLC0415 - so is pyarrow
+    from lurm_model.files.item_files import read_items  # noqa: PLC0415 - so is pyarrow
 
     bundle, attributes_of = Bundle.load(settings.model.bundle), read_items(file, reading)
     with progress_bar("assigning") as progress:
@@ -130,7 +130,7 @@ def _print(found: Assigned) -> None:
 def _records(bundle: "Bundle", attributes_of: Mapping[str, "Attributes"], found: Assigned) -> "Iterator[Keyed]":
     """Their attributes too, so that a worker with another codebook can find an interest of its own."""
     from stream.commands.produce import Keyed  # noqa: PLC0415
-    from stream.new_items import NewItem, encode  # noqa: PLC0415
+    from stream.records.new_items import NewItem, encode  # noqa: PLC0415
 
     space_id = bundle.codebook.interest_space_id
     for item, interest in found.interest_of.items():

@@ -35,7 +35,7 @@ def lag(settings: Settings, *, as_json: bool) -> None:
 
     It asks the broker, so it is right also while no worker runs.
     """
-    from stream.lag import LagReader  # noqa: PLC0415 - --help needs no Kafka client
+    from stream.kafka.lag import LagReader  # noqa: PLC0415 - --help needs no Kafka client
 
     with LagReader(settings) as reader:
         partitions = reader.read(time.time())
@@ -66,8 +66,8 @@ def exporter(settings: Settings, port: int, interval_s: float) -> None:
 
     /readyz answers 503 while the broker does not answer; the exporter goes on asking.
     """
-    from stream.health import HealthServer  # noqa: PLC0415 - --help needs no Kafka client
-    from stream.lag import LagMetrics, LagReader  # noqa: PLC0415
+    from stream.kafka.lag import LagMetrics, LagReader  # noqa: PLC0415
+    from stream.worker.health import HealthServer  # noqa: PLC0415 - --help needs no Kafka client
 
     stop = StopSignal()
     logging.basicConfig(level=settings.worker.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -43,7 +43,7 @@ def metrics() -> None:
 
 def page() -> str:
     """The reference page."""
-    from stream.lag import LagMetrics  # noqa: PLC0415 - `lurm --help` needs no metrics
+    from stream.kafka.lag import LagMetrics  # noqa: PLC0415 - `lurm --help` needs no metrics
     from stream.metrics import WorkerMetrics  # noqa: PLC0415
 
     lines = ["# Metrics", "", "Made by `lurm metrics`. A histogram has the series `_bucket`, `_sum` and `_count`."]

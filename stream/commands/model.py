@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from lurm_model.reading import AS_NAMED, EVENTS_MAX, Reading
+from lurm_model.files.reading import AS_NAMED, EVENTS_MAX, Reading
 from state.periods import parse_scales
 from stream.commands.downloads import downloads
 from stream.commands.outputs import refuse_other_folder, refuse_unwritable, refuse_unwritable_file, write_refusals
@@ -21,10 +21,10 @@ from stream.settings import Settings
 
 if TYPE_CHECKING:
     from lurm_model.bundle import Bundle
-    from lurm_model.evaluate import Questions
-    from lurm_model.events import Events, UserLabels
+    from lurm_model.evaluation.evaluate import Questions
+    from lurm_model.evaluation.report import Report
+    from lurm_model.files.events import Events, UserLabels
     from lurm_model.progress import Progress
-    from lurm_model.report import Report
 
 EVENTS_HELP = "Events: .csv, .jsonl (also .gz) or .parquet with user_id, item_id, ts; may be repeated."
 EVENTS_MAX_HELP = "More events than this are sampled: whole lives of half the users, a quarter, ..."
@@ -118,10 +118,10 @@ def train(
     if options["checkpoint"]:
         refuse_unwritable("--checkpoint", options["checkpoint"])
     with _refusals(), _progress() as progress:
-        from lurm_model.datasets import load_events  # noqa: PLC0415  # torch and pyarrow are slow to import
-        from lurm_model.encoder import choose_device  # noqa: PLC0415
-        from lurm_model.train import TrainOptions  # noqa: PLC0415
-        from lurm_model.train import train as train_bundle  # noqa: PLC0415
+        from lurm_model.files.datasets import load_events  # noqa: PLC0415  # torch and pyarrow are slow to import
+        from lurm_model.inference.encoder import choose_device  # noqa: PLC0415
+        from lurm_model.training.train import TrainOptions  # noqa: PLC0415
+        from lurm_model.training.train import train as train_bundle  # noqa: PLC0415
 
         choose_device(options["device"])
         progress("reading", 0, 1)
@@ -173,10 +173,10 @@ def evaluate(
         )
     _refuse_outputs(given["json_path"], given["markdown"], plots)
     with _refusals(), _progress() as progress:
-        from lurm_model import evaluate as evaluation  # noqa: PLC0415  # torch is slow to import
-        from lurm_model import plots as drawing  # noqa: PLC0415
-        from lurm_model.datasets import load_events  # noqa: PLC0415  # pyarrow is slow to import
-        from lurm_model.encoder import choose_device  # noqa: PLC0415
+        from lurm_model.evaluation import evaluate as evaluation  # noqa: PLC0415  # torch is slow to import
+        from lurm_model.evaluation import plots as drawing  # noqa: PLC0415
+        from lurm_model.files.datasets import load_events  # noqa: PLC0415  # pyarrow is slow to import
+        from lurm_model.inference.encoder import choose_device  # noqa: PLC0415
 
         device = given["device"]
         choose_device(device)
@@ -216,7 +216,7 @@ def _labels(events: "Events", path: Path | None, user_id: str) -> "UserLabels | 
     """What is known of the users of these events; says what no question can be made of."""
     if path is None:
         return None
-    from lurm_model.datasets import load_labels  # noqa: PLC0415  # pyarrow is slow to import
+    from lurm_model.files.datasets import load_labels  # noqa: PLC0415  # pyarrow is slow to import
 
     labels = load_labels(path, user_id)
     if not set(labels.users) & set(events.users):
@@ -228,8 +228,9 @@ def _labels(events: "Events", path: Path | None, user_id: str) -> "UserLabels | 
 
 
 def _of_public_data(dataset: str, cache: Path, seeds: int) -> "Questions":
-    from lurm_model import public_data, tasks  # noqa: PLC0415  # pyarrow is slow to import
-    from lurm_model.evaluate import Questions  # noqa: PLC0415
+    from lurm_model.evaluation import tasks  # noqa: PLC0415  # pyarrow is slow to import
+    from lurm_model.evaluation.evaluate import Questions  # noqa: PLC0415
+    from lurm_model.files import public_data  # noqa: PLC0415
 
     if dataset == "ta-feng":
         events, known = public_data.ta_feng(cache)
@@ -238,8 +239,8 @@ def _of_public_data(dataset: str, cache: Path, seeds: int) -> "Questions":
 
 
 def _questions(events: "Events", labels: "UserLabels | None", cut_ms: int | None, seeds: int) -> "Questions":
-    from lurm_model import tasks  # noqa: PLC0415  # pyarrow is slow to import
-    from lurm_model.evaluate import Questions  # noqa: PLC0415
+    from lurm_model.evaluation import tasks  # noqa: PLC0415  # pyarrow is slow to import
+    from lurm_model.evaluation.evaluate import Questions  # noqa: PLC0415
 
     cut_ms = tasks.default_cut(events) if cut_ms is None else cut_ms
     if not (events.ts_ms >= cut_ms).any():
@@ -255,8 +256,8 @@ def _questions(events: "Events", labels: "UserLabels | None", cut_ms: int | None
 def _bundle(folder: Path | None, questions: "Questions", progress: "Progress", device: str) -> "Bundle":
     """The bundle to evaluate: one that has seen nothing of what it is asked."""
     from lurm_model.bundle import Bundle  # noqa: PLC0415  # torch is slow to import
-    from lurm_model.train import TrainOptions  # noqa: PLC0415
-    from lurm_model.train import train as train_bundle  # noqa: PLC0415
+    from lurm_model.training.train import TrainOptions  # noqa: PLC0415
+    from lurm_model.training.train import train as train_bundle  # noqa: PLC0415
 
     if folder is None:
         return train_bundle(questions.before, TrainOptions(device=device), progress)

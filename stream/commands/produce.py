@@ -22,14 +22,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import murmur2
 
-from lurm_model.reading import AS_NAMED, Reading
+from lurm_model.files.reading import AS_NAMED, Reading
 from state.errors import UNREADABLE
 from stream.commands.progress import progress_bar
 from stream.commands.reading import reading_options
-from stream.connection import aiokafka_arguments, wait_for_broker
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
+from stream.kafka.connection import aiokafka_arguments, wait_for_broker
+from stream.kafka.topics import n_partitions
 from stream.settings import Settings
-from stream.topics import n_partitions
 
 EXAMPLES = """
 \b
@@ -133,7 +133,7 @@ def read_events(path: Path, reading: Reading = AS_NAMED) -> Iterator[Keyed]:
             raise ConfigInvalid(f"there are no events in the file: file={path}")
         _refuse_seconds(path, first)
         return (Keyed(_key_of(line), line) for line in chain(first, lines))
-    from lurm_model.datasets import iter_records  # noqa: PLC0415 - pyarrow is slow to import
+    from lurm_model.files.datasets import iter_records  # noqa: PLC0415 - pyarrow is slow to import
 
     records = iter_records(path, reading)
     first_records = list(islice(records, 1))
@@ -143,7 +143,7 @@ def read_events(path: Path, reading: Reading = AS_NAMED) -> Iterator[Keyed]:
 
 def _refuse_seconds(path: Path, lines: list[bytes]) -> None:
     """Milliseconds are what goes over Kafka: a file in seconds would be of January 1970."""
-    from lurm_model.time_stamps import unit_of  # noqa: PLC0415 - pyarrow is slow to import
+    from lurm_model.files.time_stamps import unit_of  # noqa: PLC0415 - pyarrow is slow to import
 
     for row, line in enumerate(lines, 1):
         with suppress(*UNREADABLE):

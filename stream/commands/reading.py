@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from lurm_model.reading import ITEM_TARGETS, TARGETS, TIME_UNITS, Reading
+from lurm_model.files.reading import ITEM_TARGETS, TARGETS, TIME_UNITS, Reading
 
 ATTRIBUTE_HELP = "A column that is an attribute of the item; may be repeated."
 TIME_UNIT_HELP = """Of ts. auto: the file's first row says s, ms (by its size) or ISO 8601, and all others must agree;

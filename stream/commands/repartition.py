@@ -42,7 +42,7 @@ def repartition(
     there is sent on to the new one, and users whose erasure waits are named: erase them in the new application. The
     temporary folder (TMPDIR) needs room for all rows twice.
     """
-    from stream import repartition as move  # noqa: PLC0415 - --help needs no Kafka client
+    from stream.operations import repartition as move  # noqa: PLC0415 - --help needs no Kafka client
 
     failpoints.arm_from_environment()
     new = move.new_settings(

@@ -102,7 +102,7 @@ def _partitions(folder: Path, wanted: int | None) -> Mapping[int, Path]:
 
 
 def _changelog_id(settings: Settings) -> str | None:
-    from stream.topics import n_partitions, topic_id  # noqa: PLC0415 - --help needs no Kafka client
+    from stream.kafka.topics import n_partitions, topic_id  # noqa: PLC0415 - --help needs no Kafka client
 
     if not n_partitions(settings, settings.changelog_topic):
         raise ConfigInvalid(f"no such topic: topic={settings.changelog_topic}; a snapshot continues in its changelog")

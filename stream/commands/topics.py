@@ -22,7 +22,7 @@ def topics() -> None:
 @click.pass_obj
 def create(settings: Settings) -> None:
     """Make every topic that does not exist yet; ends with 2 when an existing one is wrong."""
-    from stream.topics import create_missing, plan  # noqa: PLC0415 - --help needs no Kafka client
+    from stream.kafka.topics import create_missing, plan  # noqa: PLC0415 - --help needs no Kafka client
 
     partitions = {each.name: each.partitions(settings) for each in plan(settings)}
     for name in create_missing(settings, _n_interests(settings)):
@@ -38,8 +38,8 @@ def check(settings: Settings) -> None:
 
 
 def _check(settings: Settings) -> None:
-    from stream.topics import check as find_problems  # noqa: PLC0415
-    from stream.topics import plan  # noqa: PLC0415
+    from stream.kafka.topics import check as find_problems  # noqa: PLC0415
+    from stream.kafka.topics import plan  # noqa: PLC0415
 
     problems = find_problems(settings, _n_interests(settings))
     for problem in problems:

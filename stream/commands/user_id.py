@@ -2,7 +2,7 @@
 
 import click
 
-from stream.events import ID_BYTES_MAX
+from stream.records.events import ID_BYTES_MAX
 
 
 def refuse_bad_id(user: str) -> None:

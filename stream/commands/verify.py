@@ -9,10 +9,10 @@ import numpy as np
 
 from state.periods import format_scales
 from stream.commands.progress import progress_bar
-from stream.comparison import Check
-from stream.embedding_record import Embedding
 from stream.errors import ConfigInvalid, LurmError
-from stream.replay import State, Wanted, newest_embeddings, newest_state
+from stream.operations.comparison import Check
+from stream.operations.replay import State, Wanted, newest_embeddings, newest_state
+from stream.records.embedding_record import Embedding
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -44,7 +44,7 @@ def verify(settings: Settings, share: float, sample: int, seed: int, tolerance: 
         raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")
     # torch is slow to import.
     from lurm_model.bundle import Bundle  # noqa: PLC0415
-    from lurm_model.encoder import Encoder  # noqa: PLC0415
+    from lurm_model.inference.encoder import Encoder  # noqa: PLC0415
 
     bundle = Bundle.load(settings.model.bundle)
     wanted: Wanted = partial(in_share, share=share, seed=seed) if share < 1 else None

@@ -43,7 +43,7 @@ def worker(settings: Settings) -> None:
     # torch takes seconds to import: what can be said without it is said first.
     from lurm_model.bundle import Bundle  # noqa: PLC0415
     from state.periods import format_scales, parse_scales  # noqa: PLC0415
-    from stream.topics import ensure  # noqa: PLC0415
+    from stream.kafka.topics import ensure  # noqa: PLC0415
 
     if settings.model.bundle is None:
         raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")
@@ -56,7 +56,7 @@ def worker(settings: Settings) -> None:
         )
     _refuse_other_space(folder / settings.app.id, bundle.codebook.interest_space_id, format_scales(scales))
     ensure(settings, bundle.codebook.n_interests)
-    from stream.app import Worker  # noqa: PLC0415
+    from stream.worker.app import Worker  # noqa: PLC0415
 
     Worker(settings, bundle, scales).execute()
 

@@ -11,10 +11,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import OffsetOutOfRangeError
 
 from state.errors import StateError
-from stream.connection import broker_errors, consumer_arguments, wait_for_broker
 from stream.console.held import Held
 from stream.errors import LurmError
-from stream.lag import LagReader, PartitionLag
+from stream.kafka.connection import broker_errors, consumer_arguments, wait_for_broker
+from stream.kafka.lag import LagReader, PartitionLag
 from stream.settings import Settings
 
 logger = logging.getLogger("lurm")

@@ -19,8 +19,8 @@ from state.errors import FormatUnknown
 from state.record import PartitionRecord, decode_record
 from state.rows import RECORD_KEY, user_of
 from stream.console.nearest import SpaceVectors
-from stream.embedding_record import Embedding, Erased, decode
-from stream.replay import State
+from stream.operations.replay import State
+from stream.records.embedding_record import Embedding, Erased, decode
 
 EVERYBODY: Final = 1 << 32
 _N_EMBEDDINGS = 5

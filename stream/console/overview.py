@@ -7,7 +7,7 @@ import msgspec
 
 from state.record import Ledger, PartitionRecord
 from stream.console.broker import BrokerView
-from stream.lag import PartitionLag
+from stream.kafka.lag import PartitionLag
 
 # As the alerts LurmLagGrowing and LurmEncodingBehind.
 _LATE_S = 60.0

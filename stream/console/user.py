@@ -6,10 +6,10 @@ from itertools import groupby
 from threading import Lock
 from typing import Any
 
-from stream.bag_report import PeriodBag, period_bags
 from stream.console.held import Held, Known, flat, published
 from stream.errors import LurmError
-from stream.replay import newest_embeddings, newest_state, only, scales_of
+from stream.operations.bag_report import PeriodBag, period_bags
+from stream.operations.replay import newest_embeddings, newest_state, only, scales_of
 from stream.settings import Settings
 
 _N_PERIODS, _N_INTERESTS, _N_NEAREST = 62, 15, 10

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from stream.errors import ConfigInvalid
 from stream.metrics import OUTCOMES
-from stream.scrape import Samples, fetch, quantile, value
+from stream.operations.scrape import Samples, fetch, quantile, value
 from stream.settings import Metrics
 
 _THREADS = 8

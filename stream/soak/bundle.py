@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from lurm_model.bundle import Bundle
-from lurm_model.codebook import Codebook
-from lurm_model.config import SmenConfig
-from lurm_model.smen import Smen
+from lurm_model.interests.codebook import Codebook
+from lurm_model.smen.config import SmenConfig
+from lurm_model.smen.network import Smen
 from state.periods import parse_scales
 
 N_INTERESTS: Final = 20

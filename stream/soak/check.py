@@ -12,18 +12,18 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from lurm_model.bundle import Bundle
-from lurm_model.encoder import Encoder
+from lurm_model.inference.encoder import Encoder
 from state.record import Ledger, decode_record
 from state.rows import RECORD_KEY, decode_header
-from stream.bag_report import period_bags
-from stream.comparison import Check
-from stream.connection import broker_errors, consumer_arguments
-from stream.embedding_record import Embedding, decode
-from stream.replay import Progress, State, newest_embeddings, newest_state, read_topic
+from stream.kafka.connection import broker_errors, consumer_arguments
+from stream.kafka.topics import end_offsets
+from stream.operations.bag_report import period_bags
+from stream.operations.comparison import Check
+from stream.operations.replay import Progress, State, newest_embeddings, newest_state, read_topic
+from stream.records.embedding_record import Embedding, decode
 from stream.settings import Settings
 from stream.soak.reference import Bags
 from stream.soak.traffic import Sent
-from stream.topics import end_offsets
 
 # Of the length of a user's vectors: float32 rounding, which depends on who else is in a batch.
 TOLERANCE = 1e-5

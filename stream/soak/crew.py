@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from stream.fatal import EXIT_FATAL
-from stream.scrape import Samples
+from stream.operations.scrape import Samples
 from stream.settings import Settings
-from stream.worker_process import WorkerProcess
+from stream.trial.worker_process import WorkerProcess
 
 _LOOK_S = 0.5
 _BROKER_ABSENT: Final = re.compile(

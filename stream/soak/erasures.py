@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Final, NamedTuple
 
-from stream.erasure import Answer, Marker, decode
-from stream.erasure_request import request
 from stream.errors import LurmError
-from stream.replay import read_topic
+from stream.operations.erasure_request import request
+from stream.operations.replay import read_topic
+from stream.records.erasure import Answer, Marker, decode
 from stream.settings import Settings
 from stream.soak.traffic import N_USERS, POISONED_USER
 

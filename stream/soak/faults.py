@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
 
-from stream.embedded_broker import ApacheKafka, EmbeddedBroker
 from stream.failpoints import STEPS
 from stream.settings import Settings
 from stream.soak.crew import Crew, Member
 from stream.soak.erasures import ask
 from stream.soak.traffic import Traffic
+from stream.trial.embedded_broker import ApacheKafka, EmbeddedBroker
 
 _BURST_EVENTS = 5_000
 _OUTAGE_S = (3.0, 12.0)

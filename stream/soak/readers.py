@@ -4,8 +4,8 @@ import threading
 from collections.abc import Mapping
 
 from stream.embedding import EmbeddingConsumer
-from stream.embedding_record import Embedding
 from stream.errors import LurmError
+from stream.records.embedding_record import Embedding
 from stream.settings import Settings
 
 _RETRY_S = 1.0

@@ -18,8 +18,8 @@ from typing import Any, Final, NamedTuple
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from stream.connection import client_arguments
-from stream.replay import read_topic
+from stream.kafka.connection import client_arguments
+from stream.operations.replay import read_topic
 from stream.settings import Settings
 from stream.soak.bundle import FIRST_DAY, N_INTERESTS
 from stream.soak.reference import MS_PER_DAY, PlainEvent, Reference

@@ -14,20 +14,20 @@ import torch
 from scipy.fft import dct
 
 from lurm_model.bundle import Bundle
-from lurm_model.codebook import Codebook
-from lurm_model.config import SmenConfig
-from lurm_model.datasets import load_events, load_labels
-from lurm_model.encoder import choose_device
-from lurm_model.evaluate import Questions, encode_events, item_interests
-from lurm_model.events import Events, day_rows
-from lurm_model.learning import LearnOptions, learn
-from lurm_model.objective import WEIGHTS, Weights
+from lurm_model.evaluation.evaluate import Questions, encode_events, item_interests
+from lurm_model.evaluation.report import Report
+from lurm_model.evaluation.tasks import TA_FENG_CUT_MS, default_cut, event_tasks, ta_feng_tasks
+from lurm_model.files.datasets import load_events, load_labels
+from lurm_model.files.events import Events, day_rows
+from lurm_model.files.public_data import ta_feng
+from lurm_model.inference.encoder import choose_device
+from lurm_model.interests.codebook import Codebook
 from lurm_model.progress import silent
-from lurm_model.public_data import ta_feng
-from lurm_model.report import Report
-from lurm_model.smen import Smen
-from lurm_model.tasks import TA_FENG_CUT_MS, default_cut, event_tasks, ta_feng_tasks
-from lurm_model.train import TrainOptions, make_codebook, start_smen
+from lurm_model.smen.config import SmenConfig
+from lurm_model.smen.network import Smen
+from lurm_model.training.learning import LearnOptions, learn
+from lurm_model.training.objective import WEIGHTS, Weights
+from lurm_model.training.train import TrainOptions, make_codebook, start_smen
 from state.periods import day_of
 from stream.commands.downloads import downloads
 from tests.bench.machine import describe

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lurm_model.clustering import kmeans
+from lurm_model.interests.clustering import kmeans
 
 WIDTH, THREADS, SEED = 64, 2, 0
 ITEMS_OF_A_GROUP, SPREAD = 30, 0.6

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from lurm_model.codebook import Codebook
+from lurm_model.interests.codebook import Codebook
 from state.bags import Bags
 from state.options import StoreOptions, StoreResources
 from state.periods import DAY, MONTH, MS_PER_DAY, Scale
 from state.record import PartitionRecord
 from state.rows import Write, encode_keys, encode_values
 from state.store import BagStore, Changes
-from stream.events import EventBatch, EventDecoder, Limits
-from stream.ingest import update_rows
+from stream.partition.ingest import update_rows
+from stream.records.events import EventBatch, EventDecoder, Limits
 
 BATCH = 20_000
 N_INTERESTS = 100_000

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from lurm_model.bundle import Bundle
-from lurm_model.codebook import Codebook
-from lurm_model.config import SmenConfig
-from lurm_model.incremental import IncrementalEncoder
-from lurm_model.smen import Smen
+from lurm_model.inference.incremental import IncrementalEncoder
+from lurm_model.interests.codebook import Codebook
+from lurm_model.smen.config import SmenConfig
+from lurm_model.smen.network import Smen
 from state.bags import sum_pairs
 from state.caches import NONE, decode_caches
 from state.history import resolve
@@ -28,7 +28,7 @@ from state.periods import DAY, MONTH, Int64, Scale
 from state.record import PartitionRecord
 from state.rows import Write, encode_keys, encode_values
 from state.store import BagStore, Changes
-from stream.encoding import encode_users, leave_a_core
+from stream.partition.encoding import encode_users, leave_a_core
 
 N_INTERESTS, D_ITEM = 100_000, 64
 TODAY = 20_058  # 2024-12-01 is day 20058: all of November is in the window

@@ -18,9 +18,9 @@ from itertools import count, cycle, islice
 from pathlib import Path
 
 from stream.commands.produce import Keyed, send
-from stream.embedded_broker import ApacheKafka
-from stream.scrape import Samples, quantile, scrape, value
+from stream.operations.scrape import Samples, quantile, scrape, value
 from stream.settings import Settings
+from stream.trial.embedded_broker import ApacheKafka
 from tests.bench.ingest import zipf
 from tests.bench.worker import FIRST_MS, N_ITEMS, bundle, running, settings_of
 from tests.brokers import kafka_home

@@ -16,9 +16,9 @@ import numpy as np
 
 from state.periods import Int64
 from stream.commands.produce import Keyed, send
-from stream.embedded_broker import ApacheKafka
+from stream.kafka.topics import create_missing
 from stream.settings import Settings
-from stream.topics import create_missing
+from stream.trial.embedded_broker import ApacheKafka
 from tests.bench.peers.run import PYTHON_PEERS, kafka_streams, n_committed, python_peer
 from tests.bench.worker import FIRST_MS, WorkerRun, bundle, record_bytes, run_worker, settings_of
 from tests.brokers import kafka_home, read_records

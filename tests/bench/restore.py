@@ -27,10 +27,10 @@ from state.replay import Record
 from state.rows import RECORD_KEY, encode_keys, encode_values, user_of
 from state.snapshot import Origin, load, restore, take
 from state.store import BagStore
-from stream.embedded_broker import ApacheKafka
+from stream.kafka.topics import create_missing
+from stream.kafka.transactions import Outgoing, TransactionalProducer
 from stream.settings import Settings
-from stream.topics import create_missing
-from stream.transactions import Outgoing, TransactionalProducer
+from stream.trial.embedded_broker import ApacheKafka
 from tests.bench.worker import bundle, cpu_s, settings_of
 from tests.brokers import environment_of, kafka_home
 

@@ -7,11 +7,11 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from lurm_model.evaluate import Questions, models
+from lurm_model.evaluation.evaluate import Questions, models
+from lurm_model.evaluation.report import Cell, Report
+from lurm_model.evaluation.tasks import default_cut, event_tasks
 from lurm_model.progress import silent
-from lurm_model.report import Cell, Report
-from lurm_model.tasks import default_cut, event_tasks
-from lurm_model.train import train
+from lurm_model.training.train import train
 from tests.bench.machine import describe
 from tests.bench.population import Size, population
 

@@ -14,16 +14,16 @@ import numpy as np
 from kafka.consumer.fetcher import ConsumerRecord
 
 from lurm_model.bundle import Bundle
-from lurm_model.codebook import Codebook
-from lurm_model.config import SmenConfig
-from lurm_model.smen import Smen
+from lurm_model.interests.codebook import Codebook
+from lurm_model.smen.config import SmenConfig
+from lurm_model.smen.network import Smen
 from state.record import decode_record
 from state.rows import RECORD_KEY
-from stream.embedded_broker import free_ports
-from stream.scrape import is_ready, scrape, value
+from stream.kafka.topics import create_missing
+from stream.operations.scrape import is_ready, scrape, value
 from stream.settings import App, Encode, Metrics, Model, Settings, State, Topics, Worker
 from stream.settings import Kafka as KafkaSettings
-from stream.topics import create_missing
+from stream.trial.embedded_broker import free_ports
 from tests.brokers import environment_of, read_records
 
 N_INTERESTS, N_ITEMS, D_ITEM = 100_000, 200_000, 64

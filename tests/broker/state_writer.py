@@ -7,7 +7,7 @@ import numpy as np
 from aiokafka.partitioner import murmur2
 
 from lurm_model.bundle import Bundle
-from lurm_model.encoder import Encoder
+from lurm_model.inference.encoder import Encoder
 from state.bags import sum_pairs
 from state.history import Rows, resolve
 from state.periods import DAY, MS_PER_DAY
@@ -15,7 +15,7 @@ from state.record import Ledger, PartitionRecord, encode_record
 from state.rollup import roll_up
 from state.rows import RECORD_KEY, decode_rows, encode_keys, encode_values
 from stream.embedding import EmbeddingWriter
-from stream.encoding import EncodedUsers
+from stream.partition.encoding import EncodedUsers
 from stream.settings import Settings
 from tests.brokers import producer
 from tests.plain import PlainEvent

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from stream.embedded_broker import ApacheKafka, EmbeddedBroker, start_broker
 from stream.errors import BrokerUnavailable, ConfigInvalid
+from stream.kafka.topics import create_missing
 from stream.settings import Settings
-from stream.topics import create_missing
+from stream.trial.embedded_broker import ApacheKafka, EmbeddedBroker, start_broker
 from tests.brokers import Broker, fresh_settings, kafka_home, producer, read_records
 from tests.conftest import NO_KAFKA
 
@@ -53,7 +53,7 @@ def test_a_killed_broker_is_gone_at_once_and_can_be_started_again(own_broker: Br
 
 def test_a_broker_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from stream.embedded_broker import EmbeddedBroker\n"
+        "import sys, time; from pathlib import Path; from stream.trial.embedded_broker import EmbeddedBroker\n"
         "print(EmbeddedBroker(Path(sys.argv[1])).start().pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)

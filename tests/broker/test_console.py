@@ -7,8 +7,8 @@ from stream.console.broker import Follower
 from stream.console.held import Held
 from stream.console.user import Inspector
 from stream.errors import LurmError
+from stream.kafka.topics import create_missing
 from stream.settings import Settings
-from stream.topics import create_missing
 from tests.broker.state_writer import StateWriter
 from tests.brokers import Broker, fresh_settings
 from tests.conftest import KINDS

@@ -8,8 +8,8 @@ import pytest
 
 from stream.embedding import Embedding, EmbeddingConsumer, Erased, headers_of, shared_headers
 from stream.errors import ConfigInvalid, SpaceMixed
+from stream.kafka.topics import create_missing
 from stream.settings import Settings
-from stream.topics import create_missing
 from tests.brokers import MakeSettings, producer
 
 DEADLINE_S = 30

@@ -2,8 +2,8 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-import stream.fetcher  # noqa: F401 - changes how aiokafka ends
-from stream.topics import create_missing
+import stream.kafka.fetcher  # noqa: F401 - changes how aiokafka ends
+from stream.kafka.topics import create_missing
 from tests.brokers import Broker, fresh_settings
 from tests.workers import wait_until
 

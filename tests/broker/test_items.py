@@ -10,13 +10,13 @@ import pytest
 
 from lurm_model.bundle import Bundle
 from stream.cli import run
-from stream.connection import admin
 from stream.errors import BrokerUnavailable, ConfigInvalid
-from stream.items_reader import ItemsReader
+from stream.kafka.connection import admin
+from stream.kafka.topics import create_missing
 from stream.metrics import WorkerMetrics
-from stream.new_items import LearnedItems, NewItem, Outcome, encode
+from stream.records.new_items import LearnedItems, NewItem, Outcome, encode
 from stream.settings import Settings
-from stream.topics import create_missing
+from stream.worker.items_reader import ItemsReader
 from tests.brokers import MakeSettings, environment_of, producer, read_records
 from tests.workers import bundle_with_kinds, recreate, wait_until
 

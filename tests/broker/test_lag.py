@@ -14,11 +14,11 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from stream.cli import run
-from stream.connection import consumer_arguments
-from stream.lag import LagReader
-from stream.scrape import is_ready, scrape, value
+from stream.kafka.connection import consumer_arguments
+from stream.kafka.lag import LagReader
+from stream.kafka.topics import create_missing
+from stream.operations.scrape import is_ready, scrape, value
 from stream.settings import Settings
-from stream.topics import create_missing
 from tests.brokers import Broker, MakeSettings, environment_of, fresh_settings, new_broker, producer
 from tests.conftest import KINDS
 from tests.workers import wait_until

@@ -7,11 +7,11 @@ from kafka import KafkaConsumer, TopicPartition
 from state.bags import Bags
 from state.record import Ledger, PartitionRecord, encode_record
 from state.rows import RECORD_KEY, encode_keys, encode_values
-from stream.connection import client_arguments
 from stream.errors import BrokerUnavailable, ConfigInvalid
-from stream.replay import newest_embeddings, newest_state, only, read_topic, scales_of
+from stream.kafka.connection import client_arguments
+from stream.kafka.topics import create_missing
+from stream.operations.replay import newest_embeddings, newest_state, only, read_topic, scales_of
 from stream.settings import Kafka, Settings, State
-from stream.topics import create_missing
 from tests.brokers import Broker, MakeSettings, fresh_settings, producer
 from tests.conftest import KINDS
 

@@ -12,9 +12,9 @@ from state.record import PartitionRecord
 from state.snapshot import MANIFEST
 from state.store import BEHIND_S_MAX, BagStore, Changes
 from stream.cli import cli
+from stream.kafka.topics import create_missing
 from stream.settings import App, Model, Settings, State
 from stream.soak.bundle import tiny_bundle
-from stream.topics import create_missing
 from tests.brokers import Broker, environment_of, fresh_settings
 from tests.conftest import KINDS, NO_KAFKA
 from tests.unit.state.test_store import row

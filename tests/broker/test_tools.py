@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from lurm_model.bundle import Bundle
-from lurm_model.datasets import synthetic
-from lurm_model.train import TrainOptions, train
+from lurm_model.files.datasets import synthetic
+from lurm_model.training.train import TrainOptions, train
 from state.periods import MS_PER_DAY
 from state.record import Ledger, PartitionRecord, encode_record
 from state.rows import RECORD_KEY
 from stream.cli import run
 from stream.commands.verify import in_share
+from stream.kafka.topics import create_missing, end_offsets
 from stream.settings import Settings
-from stream.topics import create_missing, end_offsets
 from tests.broker.state_writer import StateWriter
 from tests.brokers import MakeSettings, environment_of, producer, read_records
 from tests.plain import PlainEvent, bags

@@ -9,11 +9,11 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from state.bags import Bags
 from state.rows import encode_values
-from stream.connection import admin
 from stream.errors import ConfigInvalid
+from stream.kafka.connection import admin
+from stream.kafka.topics import BATCH_BYTES, check, create_missing, end_offsets, ensure, n_partitions, plan, topic_id
+from stream.kafka.transactions import Outgoing, TransactionalProducer
 from stream.settings import Settings, Topics
-from stream.topics import BATCH_BYTES, check, create_missing, end_offsets, ensure, n_partitions, plan, topic_id
-from stream.transactions import Outgoing, TransactionalProducer
 from tests.brokers import MakeSettings, producer, read_records
 
 

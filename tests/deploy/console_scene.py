@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lurm_model.bundle import Bundle
 from stream.settings import Settings
-from stream.worker_process import ChildProcess
+from stream.trial.worker_process import ChildProcess
 from tests.brokers import Broker, new_broker
 from tests.workers import Traffic, WorkerProcess, second, tiny_bundle, wait_until, worker_settings
 

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from state.periods import MS_PER_DAY
-from stream.embedded_broker import free_ports
 from stream.settings import Metrics, Settings, State
+from stream.trial.embedded_broker import free_ports
 from tests.brokers import Broker, environment_of, producer
 from tests.workers import FIRST_DAY, Traffic, WorkerProcess, tiny_bundle, wait_until, worker_settings
 

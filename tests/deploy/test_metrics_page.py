@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from stream.commands.metrics import entries, page
-from stream.lag import LagMetrics
+from stream.kafka.lag import LagMetrics
 from stream.metrics import WorkerMetrics
 
 PAGE = Path(__file__).parents[2] / "deploy" / "METRICS.md"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stream.cli import COMMANDS
 from stream.commands.metrics import entries
-from stream.lag import LagMetrics
+from stream.kafka.lag import LagMetrics
 from stream.metrics import WorkerMetrics
 from stream.settings import reference
 

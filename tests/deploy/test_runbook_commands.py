@@ -17,10 +17,10 @@ import pytest
 from kafka import KafkaProducer
 
 from state.periods import MS_PER_DAY
-from stream.connection import client_arguments
-from stream.embedded_broker import free_ports
+from stream.kafka.connection import client_arguments
+from stream.kafka.topics import create_missing
 from stream.settings import Kafka, Metrics, Settings
-from stream.topics import create_missing
+from stream.trial.embedded_broker import free_ports
 from tests.brokers import FAST, Broker, environment_of, fresh_settings, kafka_home, producer
 from tests.conftest import NO_KAFKA
 from tests.deploy.kafka_tools import write_tools

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.embedded_broker import free_ports
 from stream.settings import Settings, State
+from stream.trial.embedded_broker import free_ports
 from tests.brokers import Broker
 from tests.conftest import KINDS
 from tests.deploy.scene import Replacements, Scene, scene

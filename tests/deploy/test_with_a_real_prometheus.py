@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from stream.commands import metrics as metrics_page
-from stream.embedded_broker import free_ports
-from stream.lag import LagMetrics
+from stream.kafka.lag import LagMetrics
 from stream.metrics import LABEL_VALUES, WorkerMetrics
 from stream.settings import Worker
+from stream.trial.embedded_broker import free_ports
 from tests.brokers import Broker
 from tests.conftest import KINDS
 from tests.deploy.kafka_tools import write_tools

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from lurm_model import encoder as encoder_module
 from lurm_model.bundle import Bundle
-from lurm_model.codebook import Codebook
-from lurm_model.config import SmenConfig
-from lurm_model.encoder import Encoder
-from lurm_model.events import day_rows
-from lurm_model.smen import Smen
+from lurm_model.files.events import day_rows
+from lurm_model.inference import encoder as encoder_module
+from lurm_model.inference.encoder import Encoder
+from lurm_model.interests.codebook import Codebook
+from lurm_model.smen.config import SmenConfig
+from lurm_model.smen.network import Smen
 from state.bags import concat, sum_bags
 from state.history import Rows, ScaleBags, before_window, resolve
 from state.periods import DAY, MONTH, MS_PER_DAY, SCALES

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lurm_model.bundle import Bundle
-from lurm_model.codebook import Codebook
-from lurm_model.config import SmenConfig
-from lurm_model.events import day_rows
-from lurm_model.incremental import IncrementalEncoder
-from lurm_model.smen import Smen
+from lurm_model.files.events import day_rows
+from lurm_model.inference.incremental import IncrementalEncoder
+from lurm_model.interests.codebook import Codebook
+from lurm_model.smen.config import SmenConfig
+from lurm_model.smen.network import Smen
 from state.bags import concat, sum_bags, sum_pairs
 from state.caches import NONE, Caches
 from state.dirty import MarkColumns
@@ -30,7 +30,7 @@ from state.replay import Record
 from state.rollup import roll_up
 from state.rows import RECORD_KEY, Write, decode_values, encode_keys, encode_values
 from state.store import BagStore, Changes
-from stream.encoding import encode_users
+from stream.partition.encoding import encode_users
 
 N_CLUSTERS, FIRST_DAY = 12, 20_000
 SCALES = ["day", "day,month", "day,week,month", "day,quarter,year"]

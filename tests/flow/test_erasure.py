@@ -14,8 +14,8 @@ from state.periods import parse_scales
 from state.record import Ledger, PartitionRecord, decode_record, encode_record
 from state.rows import seq_of
 from state.store import BagStore, Changes
-from stream.erasure import Answer, Checked, Marker, decode, encode, erased_end, still_counted
-from stream.ingest import update_rows
+from stream.partition.ingest import update_rows
+from stream.records.erasure import Answer, Checked, Marker, decode, encode, erased_end, still_counted
 from tests.flow.test_ingest import NOW_MS, decoder, plain_events, records_of, stored_bags
 from tests.plain import PlainEvent, without_erased
 from tests.plain import bags as plain_bags

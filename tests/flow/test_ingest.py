@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lurm_model.codebook import Codebook
+from lurm_model.interests.codebook import Codebook
 from state.history import resolve
 from state.options import StoreOptions, StoreResources
 from state.periods import MS_PER_DAY, SCALES, Scale, parse_scales
 from state.record import Ledger, PartitionRecord
 from state.rows import seq_of
 from state.store import BagStore, Changes
-from stream.events import EventDecoder, Limits, Reason
-from stream.ingest import update_rows
+from stream.partition.ingest import update_rows
+from stream.records.events import EventDecoder, Limits, Reason
 from tests.plain import PlainEvent
 from tests.plain import bags as plain_bags
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lurm_model.codebook import Codebook, GivenAttributes
+from lurm_model.interests.codebook import Codebook, GivenAttributes
 from state.periods import Int64
-from stream import events as stream_events
-from stream.events import EventDecoder, Limits
-from stream.new_items import ItemRecord, LearnedItems, NewItem, Outcome, encode
+from stream.records import events as stream_events
+from stream.records.events import EventDecoder, Limits
+from stream.records.new_items import ItemRecord, LearnedItems, NewItem, Outcome, encode
 
 NOW_MS = 1_700_000_000_000
 VECTORS = np.eye(5, dtype=np.float32)

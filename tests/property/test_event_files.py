@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lurm_model import file_pieces
-from lurm_model.datasets import iter_records, load_events, load_labels
 from lurm_model.errors import EventsFileError
-from lurm_model.reading import Reading
-from lurm_model.time_stamps import MS_MIN, SECONDS_MIN
+from lurm_model.files import file_pieces
+from lurm_model.files.datasets import iter_records, load_events, load_labels
+from lurm_model.files.reading import Reading
+from lurm_model.files.time_stamps import MS_MIN, SECONDS_MIN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST, LAST = datetime.fromisoformat("0001-01-02"), datetime.fromisoformat("9999-12-30")

@@ -20,8 +20,8 @@ from state.bags import Bags
 from state.errors import StateError
 from state.record import PartitionRecord, decode_record, encode_record
 from state.rows import decode_header, decode_rows, encode_keys, encode_values
-from stream import embedding_record, erasure
-from stream.events import EventDecoder, Limits
+from stream.records import embedding_record, erasure
+from stream.records.events import EventDecoder, Limits
 from tests.workers import tiny_bundle
 
 N_EXAMPLES = 100

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lurm_model.bundle import Bundle
-from lurm_model.codebook import Codebook
-from lurm_model.config import SmenConfig
-from lurm_model.encoder import Encoder
-from lurm_model.events import day_rows
-from lurm_model.smen import Smen
+from lurm_model.files.events import day_rows
+from lurm_model.inference.encoder import Encoder
+from lurm_model.interests.codebook import Codebook
+from lurm_model.smen.config import SmenConfig
+from lurm_model.smen.network import Smen
 from state.history import resolve
 from state.periods import MS_PER_DAY
 

@@ -20,7 +20,7 @@ from state.record import PartitionRecord
 from state.rollup import roll_up
 from state.rows import decode_values, encode_keys, encode_values
 from state.store import TOMBSTONE_RETENTION_S, BagStore, Changes
-from stream.bag_report import period_bags
+from stream.operations.bag_report import period_bags
 from tests.plain import Bags, PlainEvent, bags
 
 SCALES = parse_scales("day,month")

@@ -7,12 +7,12 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lurm_model.codebook import Codebook
+from lurm_model.interests.codebook import Codebook
 from state.periods import SCALES, TS_MS_MAX, TS_MS_MIN
 from state.rows import decode_rows
-from stream.bag_report import period_bags
-from stream.events import EventBatch, EventDecoder, Limits, Reason
-from stream.ingest import update_rows
+from stream.operations.bag_report import period_bags
+from stream.partition.ingest import update_rows
+from stream.records.events import EventBatch, EventDecoder, Limits, Reason
 from tests.plain import PlainEvent, bags
 
 VECTORS = np.eye(2, dtype=np.float32)

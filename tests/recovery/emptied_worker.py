@@ -7,11 +7,11 @@ import signal
 import sys
 from typing import Any
 
-import stream.app
+import stream.worker.app
 from stream.cli import run
 
 
-class Worker(stream.app.Worker):
+class Worker(stream.worker.app.Worker):
     """Can be told to."""
 
     def __init__(self, *args: Any) -> None:
@@ -31,5 +31,5 @@ class Worker(stream.app.Worker):
         queue.force_put_nowait = put_and_resume
 
 
-stream.app.Worker = Worker  # type: ignore[misc,assignment]
+stream.worker.app.Worker = Worker  # type: ignore[misc,assignment]
 sys.exit(run(["worker"]))

@@ -15,7 +15,7 @@ from stream.cli import main
 from tests.workers import WorkerProcess
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["stream.app", "stream.commands.worker"])
+_FORKS.set_forkserver_preload(["stream.worker.app", "stream.commands.worker"])
 
 
 def run_worker(environment: Mapping[str, str], log: Path) -> None:

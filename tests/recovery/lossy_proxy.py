@@ -8,7 +8,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Self
 
-from stream.embedded_broker import HOST
+from stream.trial.embedded_broker import HOST
 
 _SIZE = struct.Struct(">i")
 _HEAD = struct.Struct(">hhi")

@@ -3,14 +3,14 @@
 import sys
 from typing import Any
 
-import stream.app
+import stream.worker.app
 from stream.cli import run
 from stream.settings import Settings
 
 OURS, *MORE = sys.argv[1:]
 
 
-class Worker(stream.app.Worker):
+class Worker(stream.worker.app.Worker):
     """Has more tables."""
 
     def __init__(self, *args: Any) -> None:
@@ -20,7 +20,7 @@ class Worker(stream.app.Worker):
             self.app.Table(name, partitions=self.settings.topics.partitions, store=f"{store}://{name}")
 
 
-stream.app.TABLE = OURS  # type: ignore[misc]
-stream.app.Worker = Worker  # type: ignore[misc,assignment]
+stream.worker.app.TABLE = OURS  # type: ignore[misc]
+stream.worker.app.Worker = Worker  # type: ignore[misc,assignment]
 Settings.changelog_topic = property(lambda self: f"{self.app.id}-{OURS}-changelog")  # type: ignore[method-assign,assignment]
 sys.exit(run(["worker"]))

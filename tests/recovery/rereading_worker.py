@@ -4,11 +4,11 @@ import signal
 import sys
 from typing import Any
 
-import stream.app
+import stream.worker.app
 from stream.cli import run
 
 
-class Worker(stream.app.Worker):
+class Worker(stream.worker.app.Worker):
     """Can be told to."""
 
     def __init__(self, *args: Any) -> None:
@@ -21,5 +21,5 @@ class Worker(stream.app.Worker):
         consumer.resume_partitions([tp for tp in consumer.assignment() if tp.topic == self.settings.changelog_topic])
 
 
-stream.app.Worker = Worker  # type: ignore[misc,assignment]
+stream.worker.app.Worker = Worker  # type: ignore[misc,assignment]
 sys.exit(run(["worker"]))

@@ -7,7 +7,7 @@ from contextlib import closing
 from state.options import StoreOptions, StoreResources
 from state.rows import RECORD_KEY
 from state.store import BagStore
-from stream.dead_letters import PREFIX
+from stream.records.dead_letters import PREFIX
 from stream.settings import Settings
 from tests.brokers import producer, read_records
 from tests.workers import Changelog, Traffic, WorkerProcess, newest_published, wait_until

@@ -3,8 +3,8 @@
 import shutil
 
 from state.periods import MS_PER_DAY
+from stream.kafka.topics import end_offsets
 from stream.settings import Settings
-from stream.topics import end_offsets
 from tests.brokers import producer
 from tests.plain import PlainEvent
 from tests.worker.conftest import MakeWorker

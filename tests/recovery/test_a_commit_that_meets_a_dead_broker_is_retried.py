@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.embedded_broker import ApacheKafka
 from stream.settings import Kafka
+from stream.trial.embedded_broker import ApacheKafka
 from tests.brokers import FAST, kafka_home
 from tests.conftest import NO_KAFKA
 from tests.recovery.runs import check_disk, halted_at

@@ -12,10 +12,10 @@ from rocksdict import WriteBatch
 from state.options import StoreOptions, StoreResources
 from state.periods import MS_PER_DAY
 from state.store import BEHIND_S_MAX, NONE_APPLIED, BagStore
-from stream.connection import client_arguments
-from stream.embedded_broker import ApacheKafka
+from stream.kafka.connection import client_arguments
+from stream.kafka.topics import DELETE_RETENTION_MS, end_offsets
 from stream.settings import Settings
-from stream.topics import DELETE_RETENTION_MS, end_offsets
+from stream.trial.embedded_broker import ApacheKafka
 from tests.brokers import kafka_home
 from tests.conftest import NO_KAFKA
 from tests.plain import PlainEvent

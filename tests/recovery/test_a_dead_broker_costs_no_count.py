@@ -1,9 +1,9 @@
 import signal
 import time
 
-from stream.embedded_broker import EmbeddedBroker
 from stream.fatal import EXIT_FATAL
 from stream.settings import Kafka
+from stream.trial.embedded_broker import EmbeddedBroker
 from tests.brokers import FAST, Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import Traffic, WorkerProcess, check_exact, check_published, is_applied, wait_applied, wait_until

@@ -4,7 +4,7 @@ from contextlib import closing
 import pytest
 from kafka import KafkaAdminClient
 
-from stream.connection import client_arguments
+from stream.kafka.connection import client_arguments
 from stream.settings import Settings, Worker
 from tests.brokers import Broker
 from tests.recovery.runs import check_disk

@@ -23,11 +23,11 @@ from state.periods import MS_PER_DAY, SCALES
 from state.record import Ledger, PartitionRecord, encode_record
 from state.rows import RECORD_KEY, Write, encode_keys, encode_values, seq_of
 from state.store import BagStore, Changes
-from stream.connection import aiokafka_arguments
-from stream.embedded_broker import ApacheKafka
+from stream.kafka.connection import aiokafka_arguments
+from stream.kafka.topics import end_offsets
+from stream.kafka.transactions import Outgoing
 from stream.settings import Settings
-from stream.topics import end_offsets
-from stream.transactions import Outgoing
+from stream.trial.embedded_broker import ApacheKafka
 from tests.brokers import Broker, kafka_home, read_records
 from tests.plain import PlainEvent
 from tests.recovery.runs import check_disk

@@ -3,8 +3,8 @@ import signal
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from stream.connection import consumer_arguments
 from stream.fatal import EXIT_FATAL
+from stream.kafka.connection import consumer_arguments
 from stream.settings import Kafka, Settings
 from tests.brokers import FAST, Broker
 from tests.recovery.runs import check_disk, halted_at

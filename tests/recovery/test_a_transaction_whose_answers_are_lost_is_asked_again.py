@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.embedded_broker import HOST, ApacheKafka, free_ports
 from stream.settings import Kafka
+from stream.trial.embedded_broker import HOST, ApacheKafka, free_ports
 from tests.brokers import FAST, kafka_home
 from tests.conftest import NO_KAFKA
 from tests.recovery.lossy_proxy import LossyProxy, Request

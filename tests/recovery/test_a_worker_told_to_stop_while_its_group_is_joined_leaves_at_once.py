@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 from kafka import KafkaAdminClient
 
-from stream.connection import client_arguments
+from stream.kafka.connection import client_arguments
 from stream.settings import Kafka, Settings, Worker
 from tests.brokers import FAST, Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over

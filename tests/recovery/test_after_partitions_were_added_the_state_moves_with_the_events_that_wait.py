@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from stream.connection import client_arguments
+from stream.kafka.connection import client_arguments
 from stream.settings import Settings, State, Worker
-from stream.worker_process import ChildProcess
+from stream.trial.worker_process import ChildProcess
 from tests.brokers import Broker, environment_of
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import (

@@ -1,7 +1,7 @@
 import signal
 
 from stream.embedding import Embedding, Erased
-from stream.erasure_request import request
+from stream.operations.erasure_request import request
 from stream.settings import Settings
 from tests.erasures import check_exact_without, life, receipt_of
 from tests.recovery.runs import check_disk, halted_at

@@ -1,7 +1,7 @@
 import pytest
 
-from stream.erasure_request import Request, request
 from stream.failpoints import STEPS
+from stream.operations.erasure_request import Request, request
 from tests.brokers import Broker
 from tests.erasures import check_exact_without, life, receipt_of
 from tests.recovery.runs import check_disk, killed_at

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from stream.settings import Kafka, Worker
-from stream.worker_process import GRACE_S
+from stream.trial.worker_process import GRACE_S
 from tests.brokers import FAST, Broker
 from tests.recovery.runs import check_disk, halted_at
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over

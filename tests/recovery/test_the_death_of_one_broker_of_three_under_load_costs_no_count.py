@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from stream.embedded_broker import ApacheKafka
 from stream.fatal import EXIT_FATAL
 from stream.settings import Kafka
+from stream.trial.embedded_broker import ApacheKafka
 from tests.brokers import FAST, kafka_home
 from tests.conftest import NO_KAFKA
 from tests.worker.conftest import MakeSettingsOn, MakeWorker

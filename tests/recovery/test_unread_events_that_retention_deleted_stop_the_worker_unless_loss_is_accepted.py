@@ -2,8 +2,8 @@ import signal
 
 from aiokafka.partitioner import murmur2
 
+from stream.kafka.topics import end_offsets
 from stream.settings import Kafka, Settings
-from stream.topics import end_offsets
 from tests.brokers import FAST
 from tests.plain import PlainEvent
 from tests.worker.conftest import MakeWorker, refusal

@@ -16,14 +16,14 @@ from aiokafka import AIOKafkaProducer
 from kafka import KafkaProducer
 
 from state.periods import MS_PER_DAY
-from stream.connection import aiokafka_arguments, client_arguments
-from stream.scrape import fetch, value
+from stream.kafka.connection import aiokafka_arguments, client_arguments
+from stream.kafka.topics import create_missing
+from stream.operations.scrape import fetch, value
 from stream.settings import Kafka, Settings, State, Worker
 from stream.soak.check import differences
 from stream.soak.reference import Reference
 from stream.soak.traffic import Sent
-from stream.topics import create_missing
-from stream.worker_process import ChildProcess
+from stream.trial.worker_process import ChildProcess
 from tests.brokers import fresh_settings, producer
 from tests.plain import PlainEvent
 from tests.secured import CANARY, WAYS_IN, SecuredKafka, token

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from stream.cli import run
-from stream.partition import Partition
-from stream.transactions import TransactionalProducer
+from stream.kafka.transactions import TransactionalProducer
+from stream.partition.partition import Partition
 
 PLACES: dict[str, tuple[type, str, Callable[[Any], bool]]] = {
     "apply": (Partition, "_apply", lambda partition: partition.number == 0),

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stream.embedding import EmbeddingConsumer
-from stream.embedding_record import Embedding
+from stream.records.embedding_record import Embedding
 from stream.settings import Settings
 from tests.worker.conftest import MakeWorker
 from tests.workers import Traffic, check_exact, wait_applied, wait_until

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from state.rows import seq_of
 from stream.fatal import EXIT_FATAL
+from stream.kafka.topics import end_offsets
 from stream.settings import Settings
-from stream.topics import end_offsets
 from tests.workers import Changelog, Traffic, WorkerProcess, check_exact, check_published, wait_applied, wait_until
 
 HALTING = Path(__file__).with_name("halting_worker.py")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from state.rows import RECORD_KEY
-from stream.repartition import UNFINISHED, in_next_epoch, new_settings, partition_of, read_old, write_new
+from stream.operations.repartition import UNFINISHED, in_next_epoch, new_settings, partition_of, read_old, write_new
 from stream.settings import Settings, State, Worker
-from stream.worker_process import ChildProcess
+from stream.trial.worker_process import ChildProcess
 from tests.brokers import Broker, environment_of, producer
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
 from tests.workers import LURM, Changelog, Traffic, check_exact, check_published, wait_applied

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from stream.embedded_broker import free_ports
+from stream.kafka.topics import create_missing
 from stream.settings import Kafka, Metrics, Model, Settings, State, Topics
-from stream.topics import create_missing
+from stream.trial.embedded_broker import free_ports
 from tests.brokers import FAST, Broker, fresh_settings
 from tests.worker.conftest import MakeWorker, refusal
 

@@ -1,7 +1,7 @@
 import json
 
 from stream.embedding import Erased
-from stream.receipt import Removed
+from stream.operations.receipt import Removed
 from stream.settings import Settings
 from tests.brokers import producer
 from tests.erasures import check_exact_without, erased, life, lurm

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from state.periods import MS_PER_DAY
-from stream.connection import admin
-from stream.new_items import NewItem, encode
+from stream.kafka.connection import admin
+from stream.records.new_items import NewItem, encode
 from stream.settings import Settings
 from tests.brokers import environment_of, producer
 from tests.plain import PlainEvent

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from stream.connection import client_arguments
-from stream.dead_letters import PREFIX
-from stream.events import Reason
+from stream.kafka.connection import client_arguments
+from stream.kafka.topics import MESSAGE_BYTES_MAX, message_bytes_max
+from stream.records.dead_letters import PREFIX
+from stream.records.events import Reason
 from stream.settings import Settings
-from stream.topics import MESSAGE_BYTES_MAX, message_bytes_max
 from tests.brokers import Broker, producer, read_records
 from tests.plain import PlainEvent
 from tests.worker.conftest import MakeSettingsOn, MakeWorker

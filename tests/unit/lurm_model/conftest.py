@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from lurm_model.bundle import Bundle
-from lurm_model.datasets import synthetic
-from lurm_model.events import Events, UserLabels
-from lurm_model.train import TrainOptions, train
+from lurm_model.files.datasets import synthetic
+from lurm_model.files.events import Events, UserLabels
+from lurm_model.training.train import TrainOptions, train
 
 # Tensors this small gain nothing from threads, and on a busy machine they wait for each other for minutes.
 torch.set_num_threads(1)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lurm_model.bundle import FILES, Bundle
-from lurm_model.config import SIZES
 from lurm_model.errors import BundleError
+from lurm_model.smen.config import SIZES
 from state.periods import DAY, MONTH
 
 

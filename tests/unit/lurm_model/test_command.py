@@ -8,8 +8,8 @@ from click import Command
 from click.testing import CliRunner, Result
 
 from lurm_model.bundle import Bundle
-from lurm_model.datasets import load_events, synthetic, write_events
-from lurm_model.tasks import default_cut
+from lurm_model.evaluation.tasks import default_cut
+from lurm_model.files.datasets import load_events, synthetic, write_events
 from stream.commands.model import evaluate, stage_lines, train
 from stream.errors import ConfigInvalid, LurmError
 from stream.settings import load

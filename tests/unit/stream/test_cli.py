@@ -105,7 +105,7 @@ def test_who_waits_for_a_broker_is_told_so_once(
 ) -> None:
     monkeypatch.setenv("LURM_KAFKA__BROKERS", UNREACHABLE)
     monkeypatch.setenv("LURM_KAFKA__START_DEADLINE_S", "1.5")
-    monkeypatch.setattr("stream.connection._SILENT_S", 0.5)
+    monkeypatch.setattr("stream.kafka.connection._SILENT_S", 0.5)
     assert run(["lag"]) == 1
     assert caplog.messages == [f"no broker answers yet: brokers={UNREACHABLE}, trying for 1.5 s"]
 

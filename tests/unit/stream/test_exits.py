@@ -15,7 +15,7 @@ from pathlib import Path
 from stream.errors import SourceLost
 from stream.exits import ExitLog
 from stream.fatal import die
-from stream.watchdog import Watchdog
+from stream.worker.watchdog import Watchdog
 
 exits = ExitLog(Path(sys.argv[1]))
 logging.getLogger().addHandler(exits)

@@ -1,0 +1,1 @@
+"""Frozen probes on known tasks, beside baselines."""

@@ -1,0 +1,1 @@
+"""Events, items and labels in files."""

@@ -1,0 +1,1 @@
+"""Encoding lives, in full and incrementally."""

@@ -1,0 +1,1 @@
+"""Item to vector to interest: what a Bag-of-Interests counts."""

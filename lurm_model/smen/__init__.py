@@ -1,0 +1,1 @@
+"""The Self-supervised Multi-anchor Encoder Network, one module a file."""

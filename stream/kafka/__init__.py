@@ -1,0 +1,1 @@
+"""How a broker is reached, asked and written."""

@@ -1,0 +1,128 @@
+"""Which source a partition reads, and where it may go on: the topic's identity, its epoch, its first and last offset.
+
+Invariant: what was counted and what is read next belong together, or the worker stops; nothing is skipped silently.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from state.record import PartitionRecord
+from stream.errors import BrokerUnavailable, ConfigInvalid, SourceLost
+from stream.fatal import die
+from stream.kafka.topics import offset_ranges, topic_id
+from stream.settings import Settings
+
+logger = logging.getLogger("lurm")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The source topic as it is now; a broker that gives topics no id leaves it empty, and nothing is compared."""
+
+    topic: str
+    topic_id: str
+    epoch: int
+
+    def begins(self, record: PartitionRecord | None) -> bool:
+        """Whether a partition with this record has read nothing of this source."""
+        return record is None or self.epoch > record.epoch
+
+    def continued(self, record: PartitionRecord, partition: int) -> PartitionRecord:
+        """The record to go on with on this source: a higher epoch begins with another topic.
+
+        **Raises** `SourceLost` when the topic is another one, `ConfigInvalid` when the epoch does not fit.
+        """
+        facts = f"topic={self.topic} partition={partition} state_epoch={record.epoch} topics.epoch={self.epoch}"
+        is_same = self.topic_id != "" and self.topic_id == record.source_id
+        if self.epoch < record.epoch:
+            raise ConfigInvalid(f"the state has begun a later epoch: {facts}; set LURM_TOPICS__EPOCH={record.epoch}")
+        if self.epoch > record.epoch and is_same:
+            raise ConfigInvalid(
+                f"the epoch was raised but the topic is the same, so its events would count twice: {facts}; "
+                f"set LURM_TOPICS__EPOCH={record.epoch}"
+            )
+        if self.epoch > record.epoch:
+            return msgspec.structs.replace(record, epoch=self.epoch, source_id=self.topic_id, next_offset=0)
+        self.refuse_successor(record.source_id)
+        return msgspec.structs.replace(record, source_id=self.topic_id or record.source_id)
+
+    def refuse_successor(self, counted_id: str) -> None:
+        """**Raises** `SourceLost` when this topic is not the one with this id."""
+        if "" not in (self.topic_id, counted_id) and self.topic_id != counted_id:
+            raise SourceLost(
+                f"the source topic is not the one that was counted; was it recreated? topic={self.topic} "
+                f"id={self.topic_id} counted={counted_id}; {_go_on(self.epoch)}"
+            )
+
+
+def read_source(settings: Settings) -> Source:
+    """Ask the broker. **Raises** `SourceLost` when the topic is gone, `BrokerUnavailable`."""
+    topics = settings.topics
+    found = topic_id(settings, topics.events)
+    if found is None:
+        raise SourceLost(f"the source topic is gone: topic={topics.events}; {_go_on(topics.epoch)}")
+    return Source(topics.events, found, topics.epoch)
+
+
+def first_offsets(settings: Settings) -> dict[int, int]:
+    """The first offset of each source partition. **Raises** `BrokerUnavailable`."""
+    return {number: first for number, (first, _) in offset_ranges(settings, settings.topics.events).items()}
+
+
+async def ask(question: Callable[[Settings], T], settings: Settings) -> T:
+    """Ask the broker beside a running event loop; one that does not answer ends the worker (I8)."""
+    try:
+        return await asyncio.to_thread(question, settings)
+    except BrokerUnavailable as error:
+        die(str(error))
+
+
+class Position(NamedTuple):
+    """Where a partition wants to go on, and what there is: all are offsets, ``committed`` that of the group.
+
+    One that is not ``begun`` never had a record, and begins with whatever there is.
+    """
+
+    topic: str
+    partition: int
+    wanted: int
+    first: int
+    end: int
+    committed: int = 0
+    begun: bool = True
+
+
+def n_lost(at: Position, epoch: int, *, accept_loss: bool) -> int:
+    """How many unread events retention deleted before this position's first offset.
+
+    **Raises** `SourceLost` when there are any and that is not accepted, and when topic and state contradict each other.
+    """
+    facts = f"topic={at.topic} partition={at.partition} applied={at.wanted}"
+    if at.wanted > at.end:
+        raise SourceLost(
+            f"the source topic is shorter than what was applied; was it recreated? {facts} end={at.end}; "
+            f"{_go_on(epoch)}"
+        )
+    if at.committed > (at.wanted if at.begun else 0):
+        raise SourceLost(
+            f"the changelog is behind the group's offset; was it deleted? {facts} committed={at.committed}; "
+            "reset the group's offsets to build the state again"
+        )
+    if not at.begun or at.wanted >= at.first:
+        return 0
+    if not accept_loss:
+        raise SourceLost(
+            f"retention deleted unread events: {facts} first={at.first}; set LURM_KAFKA__DATA_LOSS=accept to go on"
+        )
+    logger.error("retention deleted unread events, going on: %s first=%s", facts, at.first)
+    return at.first - at.wanted
+
+
+def _go_on(epoch: int) -> str:
+    return f"to count a new topic on top, set LURM_TOPICS__EPOCH={epoch + 1}"

@@ -1,0 +1,132 @@
+"""Transactional producers: one batch of one partition is one Kafka transaction.
+
+Starting a producer with the id of a partition fences whoever held it before and aborts its open transaction, so only
+the present owner can write (I4, I5). Any error of a transaction is final for the process: the state makes that safe.
+Every request has aiokafka's deadline and is retried; what never ends is ended by the watchdog (I8).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream.failpoints import passing
+from stream.kafka.connection import aiokafka_arguments
+from stream.kafka.topics import BATCH_BYTES
+from stream.settings import Kafka
+
+
+class Outgoing(NamedTuple):
+    """A record to write; a None value is a tombstone."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] | None = None
+
+
+class SourceOffset(NamedTuple):
+    """How far a source partition is applied once the transaction commits."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    group: str
+
+
+def last_offset(topic: str, base_offset: int, n_records: int) -> int:
+    """Where the last record of an acknowledged batch stands.
+
+    **Raises** `KafkaError` when the broker did not say: it knows the batch from an earlier attempt, but not where.
+    """
+    if base_offset < 0:
+        raise KafkaError(f"the broker has written a batch and does not know where: topic={topic}")
+    return base_offset + n_records - 1
+
+
+class TransactionalProducer:
+    """The only writer of one partition's outputs while it is started."""
+
+    def __init__(self, kafka: Kafka, transactional_id: str, partition: int) -> None:
+        self.partition = partition
+        self.id = transactional_id
+        # What the watchdog looks at: how many transactions are over, and whether one is not.
+        self.n_done = 0
+        self.in_flight = False
+        self._producer = AIOKafkaProducer(
+            **aiokafka_arguments(kafka),
+            transactional_id=transactional_id,
+            acks="all",
+            max_batch_size=BATCH_BYTES,
+            transaction_timeout_ms=int(kafka.transaction_timeout_s * 1000),
+        )
+
+    async def start(self) -> None:
+        """Fence the previous owner."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Give up the connection; an open transaction is left to be aborted."""
+        await self._producer.stop()
+
+    @property
+    def dead(self) -> bool:
+        """The sender task ended, so nothing would ever be sent again."""
+        sender = self._producer._sender.sender_task  # noqa: SLF001 - aiokafka offers no other way to see it
+        return sender is not None and sender.done()
+
+    async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
+        """Run a transaction without records: its markers end what an earlier owner left open in these topics."""
+        manager = self._producer._txn_manager  # noqa: SLF001 - aiokafka adds a partition only with a record to write
+        await self._producer.begin_transaction()
+        for topic in topics:
+            manager.maybe_add_partition_to_txn(TopicPartition(topic, self.partition))
+        await (self._producer.commit_transaction() if commit else self._producer.abort_transaction())
+
+    async def transact(
+        self,
+        cause: str,
+        outputs: Mapping[str, Sequence[Outgoing]],
+        timestamp_ms: int,
+        source: SourceOffset | None = None,
+    ) -> dict[str, int]:
+        """Write the records of each topic and the source offset in one transaction.
+
+        Returns the offset of the last record of each topic that got any; ``cause`` names the failpoints passed.
+        **Raises** whatever the broker answers; the caller ends the process.
+        """
+        producer, self.in_flight = self._producer, True
+        await producer.begin_transaction()
+        sent = {topic: await self._send(topic, records, timestamp_ms) for topic, records in outputs.items() if records}
+        last = {}
+        for topic, batches in sent.items():
+            for n_records, acknowledged in batches:
+                last[topic] = last_offset(topic, (await acknowledged).offset, n_records)
+        passing(f"{cause}.sent")
+        if source is not None:
+            position = {TopicPartition(source.topic, source.partition): source.next_offset}
+            await producer.send_offsets_to_transaction(position, source.group)
+            passing(f"{cause}.offset_sent")
+        await producer.commit_transaction()
+        passing(f"{cause}.committed")
+        self.n_done, self.in_flight = self.n_done + 1, False
+        return last
+
+    async def _send(
+        self, topic: str, records: Sequence[Outgoing], timestamp_ms: int
+    ) -> list[tuple[int, "asyncio.Future[Any]"]]:
+        sent: list[tuple[int, asyncio.Future[Any]]] = []
+        remaining = iter(records)
+        record = next(remaining, None)
+        while record is not None:
+            batch = self._producer.create_batch()
+            append = batch.append
+            while record is not None and (
+                append(key=record.key, value=record.value, timestamp=timestamp_ms, headers=record.headers) is not None
+            ):
+                record = next(remaining, None)
+            n_records = batch.record_count()
+            batch.close()
+            sent.append((n_records, await self._producer.send_batch(batch, topic, partition=self.partition)))
+        return sent

@@ -1,0 +1,388 @@
+"""Move an application's state to another application whose topics have another number of partitions.
+
+Nothing of the old application is changed. A user's rows go where Kafka's default partitioner puts the user's events,
+with the ``seq`` they had; the new partition records begin the next epoch, so every later ``seq`` is higher. Until the
+rows were read again and found equal, the new records forbid every worker to start; writing the same rows twice changes
+nothing, so an interrupted run is repeated. Rows stand in temporary databases, so a state may be larger than memory.
+
+Where partitions were added to the old events topic no worker can count what waits there: a user's events and rows are
+no longer in one partition. Those events are sent on to the new topic, where each goes to its user's rows; and rows that
+were counted from such events before the workers noticed are added to their user's others.
+"""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kafka import KafkaProducer
+from kafka.partitioner.default import murmur2
+
+from state.options import StoreOptions, StoreResources
+from state.record import Ledger, PartitionRecord, decode_record, encode_record
+from state.row_copy import RowCopy
+from state.rows import RECORD_KEY, is_row_key, seq_of, sum_values, user_of
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
+from stream.failpoints import passing
+from stream.kafka.connection import admin, broker_errors, client_arguments
+from stream.kafka.source import Position, n_lost, read_source
+from stream.kafka.topics import check, create_missing, end_offsets, n_partitions, offset_ranges
+from stream.operations.replay import Progress, read_topic
+from stream.records.erasure import Answer, Marker, decode
+from stream.settings import Settings, validated
+
+# In place of the interest space: a worker refuses to count on top of it.
+UNFINISHED = "(unfinished lurm repartition)"
+_PROGRESS_EVERY = 10_000
+_PAUSE_S = 0.2
+# An event that came compressed may be larger than what a topic takes of others.
+_AS_THEY_CAME: Mapping[str, Any] = {"compression_type": "gzip", "max_request_size": 2**31 - 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The newest committed state of an application: the rows on disk, the partition records in memory.
+
+    ``unerased``: users whose erasure waits for workers that cannot run, since partitions were added.
+    """
+
+    rows: RowCopy
+    records: Mapping[int, PartitionRecord]
+    n_partitions: int
+    unerased: Sequence[str] = ()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The sum over all partitions."""
+        return sum((record.ledger for record in self.records.values()), Ledger())
+
+    def users(self) -> Iterator[tuple[int, bytes, list[tuple[bytes, bytes]]]]:
+        """Every user: partition, id, rows."""
+        for number in range(self.n_partitions):
+            rows = (row for some in self.rows.rows(number) for row in some)
+            for user, own in groupby(rows, lambda row: user_of(row[0])):
+                yield number, user, list(own)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What must stand in the new changelog."""
+
+    users: int
+    rows: Counter[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What stands in the new changelog, read again and equal to the old."""
+
+    users: int
+    rows: int
+    ledger: Ledger
+    epoch: int
+
+
+def partition_of(user: bytes, n: int) -> int:
+    """Where Kafka's default partitioner puts the events of this user."""
+    placed: int = (murmur2(user) & 0x7FFFFFFF) % n
+    return placed
+
+
+@contextmanager
+def copied(settings: Settings, n: int, progress: Progress | None = None) -> Iterator[Copy]:
+    """The state of an application as its changelog says, in a temporary database while the block runs."""
+    records: dict[int, PartitionRecord] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="lurm-repartition-") as folder,
+        closing(RowCopy(Path(folder) / "rows", StoreResources(StoreOptions()))) as rows,
+    ):
+        for batch in read_topic(settings, settings.changelog_topic, progress):
+            rows.write((each.partition, each.key, each.value) for each in batch if is_row_key(each.key))
+            newest = {each.partition: each.value for each in batch if each.key == RECORD_KEY and each.value}
+            records |= {number: decode_record(value) for number, value in newest.items()}
+        yield Copy(rows, records, n)
+
+
+@contextmanager
+def read_old(settings: Settings, progress: Progress | None = None) -> Iterator[Copy]:
+    """The whole state of an application at rest, while the block runs.
+
+    **Raises** `LurmError` while workers run, events that they can count or erasures wait, or rows are not where the
+    default partitioner puts their users, `SourceLost` when the events topic is not the one that was counted, or
+    retention deleted what waited and ``kafka.data_loss`` does not accept it.
+    """
+    _refuse_members(settings)
+    offsets = offset_ranges(settings, settings.topics.events)
+    if not offsets:
+        raise ConfigInvalid(f"the events topic does not exist: topic={settings.topics.events}")
+    with copied(settings, n_partitions(settings, settings.changelog_topic), progress) as state:
+        if not state.records:
+            raise LurmError(f"there is no state to move: changelog={settings.changelog_topic}")
+        applied, were_added = _applied(settings, state), len(offsets) != state.n_partitions
+        _refuse_loss(settings, applied, offsets)
+        waiting = sum(max(0, end - applied.get(number, first)) for number, (first, end) in offsets.items())
+        if waiting and not were_added:
+            raise LurmError(
+                f"events wait in the old topic, and would be lost: events={waiting} topic={settings.topics.events}; "
+                "stop the producers and let the workers finish"
+            )
+        unerased = _waiting_erasures(settings)
+        if unerased and not were_added:
+            raise LurmError(f"erasures wait: markers={unerased.total()}; let the workers finish")
+        _bring_home(state, len(offsets))
+        yield replace(state, unerased=sorted(unerased))
+
+
+def write_new(new: Settings, state: Copy, progress: Progress | None = None) -> Placed:
+    """Make the new topics, forbid workers, and write the rows; how many stand where.
+
+    **Raises** `ConfigInvalid` when the new topics are wrong or hold a state of their own.
+    """
+    create_missing(new)
+    if problems := check(new):
+        raise ConfigInvalid(str(problems[0]))
+    _refuse_members(new)
+    _refuse_finished(new)
+    _write_records(new, _records(new, state, UNFINISHED))
+    n_users, rows = 0, Counter[int]()
+    with broker_errors(new.kafka), closing(_producer(new)) as producer:
+        for n_users, (_, user, own) in enumerate(state.users(), 1):
+            number = partition_of(user, new.topics.partitions)
+            for key, value in own:
+                producer.send(new.changelog_topic, value, key, partition=number)
+                passing("repartition.sent")
+            rows[number] += len(own)
+            if progress is not None and n_users % _PROGRESS_EVERY == 0:
+                progress(rows.total(), max(rows.total(), state.rows.n_about))
+        producer.flush()
+    passing("repartition.written")
+    return Placed(n_users, rows)
+
+
+def send_on(settings: Settings, new: Settings, state: Copy, progress: Progress | None = None) -> int:
+    """Send the events that wait in the old topic to the new one; how many there were.
+
+    **Raises** `LurmError` when the new topic holds events already, which may be these, and when one was not taken.
+    """
+    topic, n_before, n = new.topics.events, _n_records(new, new.topics.events), 0
+    with broker_errors(new.kafka), closing(_producer(new, **_AS_THEY_CAME)) as producer:
+        for batch in read_topic(settings, settings.topics.events, progress, _applied(settings, state)):
+            waiting = [each for each in batch if not _is_erased(each, state.records)]
+            if waiting and n_before:
+                raise LurmError(
+                    f"events wait in the old topic, and the new one holds some already: topic={topic} "
+                    f"events={n_before}; delete that topic and run this again"
+                )
+            for each in waiting:
+                producer.send(topic, each.value, each.key, headers=each.headers, timestamp_ms=each.timestamp)
+            n += len(waiting)
+        producer.flush()
+    passing("repartition.sent_on")
+    n_sent = _n_records(new, topic) - n_before
+    if n_sent != n:
+        raise LurmError(
+            f"not all waiting events are in the new topic: topic={topic} waiting={n} found={n_sent}; delete that topic "
+            "and run this again"
+        )
+    return n
+
+
+def verify_and_allow(new: Settings, state: Copy, placed: Placed, progress: Progress | None = None) -> Moved:
+    """Read the new changelog again, compare it row by row, and only then let workers start.
+
+    **Raises** `LurmError` for any difference; then the new changelog must be deleted.
+    """
+    with copied(new, new.topics.partitions, progress) as found:
+        for number in range(new.topics.partitions):
+            _refuse_difference(new, number, state, placed.rows[number], found)
+    records = _records(new, state)
+    _write_records(new, records)
+    ledger = sum((record.ledger for record in records.values()), Ledger())
+    return Moved(placed.users, placed.rows.total(), ledger, new.topics.epoch)
+
+
+def new_settings(settings: Settings, app_id: str, **topics: object) -> Settings:
+    """The settings of the new application, its epoch still the old one. **Raises** `ConfigInvalid`."""
+    if app_id == settings.app.id:
+        raise ConfigInvalid(f"the new application must have another id: LURM_APP__ID={app_id}")
+    if topics["events"] == settings.topics.events:
+        raise ConfigInvalid(f"the new application needs another events topic: LURM_TOPICS__EVENTS={topics['events']}")
+    new = settings.model_dump()
+    new["app"]["id"] = app_id
+    new["topics"] |= topics
+    return validated(Settings, new)
+
+
+def in_next_epoch(new: Settings, state: Copy) -> Settings:
+    """The new settings in the first epoch in which every ``seq`` is higher than all of this state."""
+    epoch = max(record.epoch for record in state.records.values()) + 1
+    return new.model_copy(update={"topics": new.topics.model_copy(update={"epoch": epoch})})
+
+
+def _applied(settings: Settings, state: Copy) -> dict[int, int]:
+    """The first offset of the old events topic that was not counted, by partition."""
+    source = read_source(settings)
+    return {number: source.continued(record, number).next_offset for number, record in state.records.items()}
+
+
+def _is_erased(event: Any, records: Mapping[int, PartitionRecord]) -> bool:
+    """Whether a worker would skip this event, for its user was erased after it was sent."""
+    record = records.get(event.partition)
+    if record is None or not record.erasing or event.key is None:
+        return False
+    below = record.erasing.get(event.key.decode(errors="replace"), 0)
+    return seq_of(record.epoch, event.offset) < below
+
+
+def _n_records(settings: Settings, topic: str) -> int:
+    return sum(end - first for first, end in offset_ranges(settings, topic).values())
+
+
+def _records(new: Settings, state: Copy, interest_space_id: str = "") -> dict[int, PartitionRecord]:
+    """Nothing read yet of the new topic, no model's embeddings published, and the past of all in partition 0's ledger.
+
+    A row does not say which event of which partition it counts, so only the sum over all partitions goes on.
+    """
+    old = next(iter(state.records.values()))
+    empty = PartitionRecord(
+        interest_space_id or old.interest_space_id,
+        old.scales,
+        epoch=new.topics.epoch,
+        source_id=read_source(new).topic_id,
+    )
+    with_past = msgspec.structs.replace(empty, ledger=state.ledger)
+    return {number: empty if number else with_past for number in range(new.topics.partitions)}
+
+
+def _write_records(new: Settings, records: Mapping[int, PartitionRecord]) -> None:
+    """All in one transaction, which also fences an earlier run that still writes."""
+    with broker_errors(new.kafka), closing(_producer(new, f"{new.app.id}-repartition")) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        for number, record in records.items():
+            producer.send(new.changelog_topic, encode_record(record), RECORD_KEY, partition=number)
+        producer.commit_transaction()
+    # A reader sees a transaction a little after it was committed; the next holder of the id waits for that.
+    with broker_errors(new.kafka), closing(_producer(new, f"{new.app.id}-repartition")) as producer:
+        producer.init_transactions()
+
+
+def _producer(settings: Settings, transactional_id: str | None = None, **more: Any) -> KafkaProducer:
+    arguments = client_arguments(settings.kafka) | more
+    return KafkaProducer(**arguments, acks="all", linger_ms=20, transactional_id=transactional_id)
+
+
+def _refuse_members(settings: Settings) -> None:
+    group = _group(settings)
+    # A group that nobody ever joined is dead; one that its coordinator does not know yet has no state.
+    if group["group_state"] not in {"Empty", "Dead"}:
+        raise LurmError(
+            f"workers are in the group: members={len(group['members'])} state={group['group_state'] or 'unknown'} "
+            f"group={settings.app.id}; stop them, and wait kafka.session_timeout_s="
+            f"{settings.kafka.session_timeout_s:g} for those that were killed"
+        )
+
+
+def _group(settings: Settings) -> Mapping[str, Any]:
+    """Asked again until the deadline: whoever asks a new cluster first for a group's coordinator is told to wait."""
+    deadline = time.monotonic() + settings.kafka.start_deadline_s
+    while True:
+        try:
+            with admin(settings) as client:
+                group: Mapping[str, Any] = client.describe_groups([settings.app.id])[settings.app.id]
+                # A coordinator that is just being made says nothing of the group.
+                if group["group_state"] or time.monotonic() > deadline:
+                    return group
+        except BrokerUnavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_PAUSE_S)
+
+
+def _waiting_erasures(settings: Settings) -> Counter[str]:
+    """How many markers wait for their answer, by user."""
+    if not end_offsets(settings, settings.control_topic):
+        return Counter()
+    waiting: dict[tuple[int, str], str] = {}
+    for batch in read_topic(settings, settings.control_topic):
+        for record in batch:
+            said = decode(record.value)
+            if isinstance(said, Marker):
+                waiting[record.partition, said.id] = said.user
+            elif isinstance(said, Answer):
+                waiting.pop((record.partition, said.id), None)
+    return Counter(waiting.values())
+
+
+def _refuse_loss(settings: Settings, applied: Mapping[int, int], offsets: Mapping[int, tuple[int, int]]) -> None:
+    topics, accept_loss = settings.topics, settings.kafka.data_loss == "accept"
+    for number, next_offset in applied.items():
+        at = Position(topics.events, number, next_offset, *offsets[number])
+        n_lost(at, topics.epoch, accept_loss=accept_loss)
+
+
+def _bring_home(state: Copy, n_events: int) -> None:
+    """Add the rows of users whose events went to another partition, since partitions were added, to their other rows.
+
+    **Raises** `LurmError` for rows that are where neither number of partitions puts their user.
+    """
+    for number in range(state.n_partitions):
+        for rows in state.rows.rows(number):
+            writes: list[tuple[int, bytes, bytes | None]] = []
+            for key, value in rows:
+                user = user_of(key)
+                home = partition_of(user, state.n_partitions)
+                if home == number:
+                    continue
+                if partition_of(user, n_events) != number:
+                    raise LurmError(
+                        f"the producers do not place events by Kafka's default partitioner: user={user.decode()!r} "
+                        f"partition={number} expected={home}; their rows cannot be moved"
+                    )
+                (there,) = state.rows.get(home, [key])
+                whole = value if there is None else sum_values([there], [value])[0]
+                writes += [(home, key, whole), (number, key, None)]
+            state.rows.write(writes)
+
+
+def _refuse_finished(new: Settings) -> None:
+    with copied(new, new.topics.partitions) as found:
+        finished = [record for record in found.records.values() if record.interest_space_id != UNFINISHED]
+        unknown = not found.records and next(found.users(), None) is not None
+    if finished or unknown:
+        raise ConfigInvalid(
+            f"the new changelog holds a state already: topic={new.changelog_topic}; choose another --to-app, or delete "
+            "that topic"
+        )
+
+
+def _refuse_difference(new: Settings, number: int, state: Copy, n_wanted: int, found: Copy) -> None:
+    """Every row found must be the old one of a user who belongs here; then as many as wanted are all of them."""
+    n_found, n_known, n_equal = 0, 0, 0
+    for rows in found.rows.rows(number):
+        wanted = _wanted(new, number, state, [key for key, _ in rows])
+        n_found += len(rows)
+        n_known += len(rows) - wanted.count(None)
+        n_equal += sum(value == old for (_, value), old in zip(rows, wanted, strict=True))
+    n_different = n_found + n_wanted - n_known - n_equal
+    if n_different:
+        raise LurmError(
+            f"the new changelog differs from the old state: rows={n_different} topic={new.changelog_topic} "
+            f"partition={number}; delete that topic and run this again"
+        )
+
+
+def _wanted(new: Settings, number: int, state: Copy, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The old values of these keys in order, None for a key that does not belong into this new partition."""
+    wanted: list[bytes | None] = []
+    for user, group in groupby(keys, user_of):
+        own = list(group)
+        belongs = partition_of(user, new.topics.partitions) == number
+        wanted += state.rows.get(partition_of(user, state.n_partitions), own) if belongs else [None] * len(own)
+    return wanted

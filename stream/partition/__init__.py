@@ -1,0 +1,1 @@
+"""One owned partition's life: ingest, commit, encode, publish."""

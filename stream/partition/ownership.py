@@ -1,0 +1,243 @@
+"""What this worker holds: the stores of its partitions and standbys, and the producers of the partitions it owns.
+
+Producers start when a partition is assigned, before recovery looks at the changelog's end: whoever held it before is
+fenced and its open transaction aborted, so that end is final. Only assigned partitions may be opened (I7).
+"""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from aiokafka import TopicPartition
+
+from state.errors import StateError, StoreUnavailable
+from state.options import StoreResources
+from state.rows import RECORD_KEY
+from state.store import BEHIND_S_MAX, BagStore, remove_if_behind
+from stream.kafka.hanging import last_hidden_keys
+from stream.kafka.transactions import TransactionalProducer
+from stream.kafka.watermark import Newest, newest_records
+from stream.partition.partition import Partition, Pipeline
+from stream.settings import Kafka
+
+logger = logging.getLogger("lurm")
+
+# Of rows, and of embeddings.
+Producers = tuple[TransactionalProducer, TransactionalProducer]
+
+
+class Ownership:
+    """The partitions of this worker, through all rebalances.
+
+    ``recovered`` allows work: false from the moment partitions may be lost until the new ones are recovered. ``ready``
+    is what is said outside: it stays true through a rebalance that brings this worker nothing new. Until it
+    ``was_assigned`` anything, it holds nothing.
+    """
+
+    def __init__(self, folder: Path, resources: StoreResources, kafka: Kafka, shared: Pipeline) -> None:
+        self.partitions: dict[int, Partition] = {}
+        self.recovered = False
+        self.ready = False
+        self.was_assigned = False
+        self.n_replayed = 0
+        self.applying: dict[asyncio.Task[None], object] = {}
+        self.shared = shared
+        self.folder = folder
+        self._resources = resources
+        self._kafka = kafka
+        self._stores: dict[int, BagStore] = {}
+        self._allowed: set[int] = set()
+        self._assigned_at_s, self._replayed_before = 0.0, 0
+        self._assignment: object | None = None
+        self._source_id = ""
+
+    @property
+    def stores(self) -> Mapping[int, BagStore]:
+        """Every open store, by partition: those we own and those we stand by for."""
+        return self._stores
+
+    def store(self, number: int) -> BagStore:
+        """The store of an assigned partition, opened on first use.
+
+        **Raises** `StoreUnavailable` for one that was cut off while it was open: opened again, it is wiped.
+        """
+        if number not in self._allowed:
+            raise RuntimeError(f"partition {number} is not assigned to this worker")
+        if number not in self._stores:
+            path = self.folder / f"partition-{number}"
+            self._stores[number] = BagStore.open_fresh(path, self._resources, time.time())
+        store = self._stores[number]
+        # A replay would go on where it stopped, and the changelog may have forgotten tombstones since.
+        if time.time() - store.written_at_s > BEHIND_S_MAX:
+            raise StoreUnavailable(
+                f"the state saw no changelog for days and must begin anew, with the worker: path={store.path}"
+            )
+        return store
+
+    async def assign(self, active: set[int], standby: set[int]) -> None:
+        """Hold exactly these partitions: close the others, and fence the previous owners of new ones.
+
+        A signal to stop may give everything up while this waits for a broker; then it takes nothing.
+        """
+        self.recovered, self.was_assigned = False, True
+        new = active - set(self.partitions)
+        self.ready = self.ready and not new
+        allowed = self._allowed = active | standby
+        self._assigned_at_s, self._replayed_before = time.monotonic(), self.n_replayed
+        self.shared.metrics.rebalances.inc()
+        logger.info("assigned: active=%s standby=%s", sorted(active), sorted(standby))
+        await asyncio.gather(*(self._release(number) for number in set(self.partitions) - active))
+        for number in set(self._stores) - self._allowed:
+            self._stores.pop(number).close()
+        opened = self._allowed - set(self._stores)
+        producers = dict(zip(new, await asyncio.gather(*map(self._fence, new)), strict=True))
+        await self._end_hanging(producers)
+        newest = await newest_records(self._kafka, self.shared.names.changelog, opened)
+        for number in opened & self._allowed:
+            self._open(number, newest.get(number))
+        for number, (rows, embeddings) in producers.items():
+            if number in self._allowed:
+                self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
+            else:
+                await asyncio.gather(rows.stop(), embeddings.stop())
+        if self._allowed is allowed:
+            self._assignment = object()
+
+    async def activate(self) -> None:
+        """Every owned partition is recovered, unless a rebalance has overtaken the recovery: then another will end."""
+        assignment = self._assignment
+
+        def is_current() -> bool:
+            return assignment is not None and self._assignment is assignment
+
+        if is_current():
+            source = await self.shared.source()
+            # Whoever holds no partition would wait for ever for one of a topic that is gone.
+            source.refuse_successor(self._source_id)
+            self._source_id = source.topic_id
+            partitions = list(self.partitions.values()) if is_current() else []
+            some_begin = any(source.begins(partition.store.record) for partition in partitions)
+            first = await self.shared.first_offsets() if some_begin else {}
+            await asyncio.gather(*(each.activate(source, first.get(each.number, 0), is_current) for each in partitions))
+        if not is_current():
+            return
+        self.recovered = True
+        # Who is told that this worker is ready must not read that rows remain.
+        self.shared.metrics.recovery_remaining.set(0)
+        self.shared.metrics.recovery_eta_s.set(0)
+        # With partitions, `Consumer.perform_seek` says so: reading begins there.
+        self.ready = self.ready or not self.partitions
+        logger.info(
+            "recovered: partitions=%s replayed_rows=%d recovery_s=%.2f",
+            sorted(self.partitions),
+            self.n_replayed - self._replayed_before,
+            time.monotonic() - self._assigned_at_s,
+        )
+
+    async def drain(self) -> None:
+        """Wait until no batch of events or embeddings is in flight; new ones must already be stopped."""
+        self.recovered = False
+        self._assignment = None
+        for partition in self.partitions.values():
+            await partition.idle()
+
+    async def close(self) -> None:
+        """Give up everything."""
+        self.ready = False
+        await self.drain()
+        await self.assign(set(), set())
+
+    async def is_overtaken(self) -> bool:
+        """Whether a partition's changelog goes on behind what was recovered of it: somebody else owns it by now.
+
+        So it is for a worker that stood still for longer than its session, and has not heard from its group yet.
+        """
+        held = dict(self.partitions)
+        newest = await newest_records(self._kafka, self.shared.names.changelog, held)
+        return any(each.record.next_offset > held[number].next_offset for number, each in newest.items())
+
+    def remove_old(self, now_s: float) -> None:
+        """Delete what stands here of partitions that went elsewhere, once its next use would wipe it anyway.
+
+        Until then it saves a partition that comes back from replaying everything; but an erased user stays in it.
+        """
+        held = {self.folder / f"partition-{number}" for number in self._allowed}
+        found = {path for path in self.folder.glob("partition-*") if path.name.removeprefix("partition-").isdigit()}
+        for path in sorted(found - held):
+            try:
+                if remove_if_behind(path, self._resources, now_s):
+                    logger.info("removed a partition that went elsewhere long ago: path=%s", path)
+            except (OSError, StateError) as error:
+                logger.warning("an old partition is left where it is: %s", error)
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of RocksDB's block cache and memtables, over all partitions."""
+        resources = self._resources
+        return {"cache": resources.cache.get_usage(), "memtables": resources.memtables.get_usage()}
+
+    def dead_producers(self) -> Iterable[int]:
+        """Partitions whose producer can never send again."""
+        return [
+            number
+            for number, partition in list(self.partitions.items())
+            if any(producer.dead for producer in partition.producers)
+        ]
+
+    async def _fence(self, number: int) -> Producers:
+        app_id = self.shared.names.group
+        rows = TransactionalProducer(self._kafka, f"{app_id}-{number}", number)
+        embeddings = TransactionalProducer(self._kafka, f"{app_id}-embeddings-{number}", number)
+        await asyncio.gather(rows.start(), embeddings.start())
+        return rows, embeddings
+
+    async def _end_hanging(self, producers: Mapping[int, Producers]) -> None:
+        """Fencing has ended the transactions of previous owners; end what Kafka forgot to end.
+
+        A transaction of rows that has its partition record was whole, and its owner may hold it in a store since the
+        broker called it committed: it is committed. Of any other nobody was told anything: it is aborted. Embeddings
+        and erasures of them hold one by one.
+        """
+        names = self.shared.names
+        topics = (names.changelog, names.dead_letters, names.control, names.embeddings)
+        wanted = [TopicPartition(topic, number) for topic in topics for number in producers]
+        hidden = await last_hidden_keys(self._kafka, wanted) if wanted else {}
+        for number, (rows, embeddings) in producers.items():
+            found = [topic for topic in topics if TopicPartition(topic, number) in hidden]
+            if not found:
+                continue
+            is_whole = hidden.get(TopicPartition(names.changelog, number), RECORD_KEY) == RECORD_KEY
+            logger.warning(
+                "Kafka did not end a transaction: partition=%d topics=%s, %s",
+                number, ",".join(found), "committing it" if is_whole else "aborting it",
+            )  # fmt: skip
+            if found != [names.embeddings]:
+                await rows.end_hanging([topic for topic in found if topic != names.embeddings], commit=is_whole)
+            if names.embeddings in found:
+                await embeddings.end_hanging([names.embeddings], commit=True)
+
+    def _open(self, number: int, newest: Newest | None) -> None:
+        """Open a store of a partition whose changelog ends like this; what it says is published needs no mark.
+
+        A store that is at that end and says something else has applied what Kafka aborted later: it is wiped.
+        """
+        store = self.store(number)
+        if newest is None:
+            return
+        if newest.offset < store.changelog_offset < newest.end and store.record != newest.record:
+            logger.warning("the state holds what Kafka has aborted, and begins anew: path=%s", store.path)
+            self._stores.pop(number).close()
+            shutil.rmtree(store.path)
+            store = self.store(number)
+        store.published = newest.record.published
+
+    async def _release(self, number: int) -> None:
+        partition = self.partitions.pop(number)
+        self.shared.metrics.forget(number)
+        for producer in partition.producers:
+            # The partition is somebody else's by now: a producer that cannot say goodbye is fenced anyway.
+            with suppress(Exception):
+                await producer.stop()

@@ -1,0 +1,293 @@
+"""One owned partition: its batches in order, each one Kafka transaction and then one WriteBatch.
+
+The order of effects is the whole point: (1) rows, partition record, dead letters and source offset in one transaction
+of the only producer that may write them; (2) the same rows, record, changelog offset and dirty marks in RocksDB. A
+crash before (1) ends leaves nothing, a crash before (2) is repaired by replaying the changelog (I1, I2, I3).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from types import MappingProxyType
+
+import msgspec
+
+from state.periods import Scale
+from state.record import Ledger, PartitionRecord, encode_record
+from state.rollup import roll_up
+from state.rows import RECORD_KEY, Write, seq_of
+from state.store import BagStore, Changes
+from stream.failpoints import passing
+from stream.kafka.source import Source
+from stream.kafka.transactions import Outgoing, SourceOffset, TransactionalProducer
+from stream.metrics import WorkerMetrics
+from stream.partition.ingest import update_rows
+from stream.records.dead_letters import dead_letters
+from stream.records.erasure import Answer, Checked, Marker, encode, erased_end, still_counted
+from stream.records.events import EventDecoder, Rejection, SourceRecord
+
+# While no events come, the published watermark is noted in the changelog at most this often.
+_NOTE_INTERVAL_S = 5.0
+# An idle partition writes its record this often, so that its disks do not look as if they had been away.
+_IDLE_NOTE_INTERVAL_S = 3_600.0
+# A roll-up reads this many rows, and those of one more user, so that it delays the batches behind it little.
+_ROLL_UP_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The topics and the group a partition writes to."""
+
+    events: str
+    changelog: str
+    dead_letters: str
+    embeddings: str
+    control: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What all partitions of a worker share."""
+
+    names: Names
+    source: Callable[[], Awaitable[Source]]
+    first_offsets: Callable[[], Awaitable[Mapping[int, int]]]
+    decoder: EventDecoder
+    scales: tuple[Scale, ...]
+    empty_record: PartitionRecord
+    model_id: str
+    dead_letter_bytes_max: int
+    metrics: WorkerMetrics
+    now_ms: Callable[[], int]
+
+
+class Partition:
+    """A partition we own; `apply`, `erase`, `roll_up` and `publish` may be called concurrently and order themselves."""
+
+    def __init__(
+        self, store: BagStore, changelog: TransactionalProducer, embeddings: TransactionalProducer, shared: Pipeline
+    ) -> None:
+        self.number = changelog.partition
+        self.store = store
+        self.producers = (changelog, embeddings)
+        self.encoding = asyncio.Lock()
+        self.sweep_after: bytes | None = None
+        self.newest_applied_ms = 0
+        self.began_epoch = False
+        self._shared = shared
+        self._empty = shared.empty_record
+        self._changelog, self._embeddings = changelog, embeddings
+        self._order = asyncio.Lock()
+        self._noted_at_s = perf_counter()
+        # Until there is a commit, what counts is since when we could have made one.
+        self._last_commit = shared.metrics.last_commit.labels(str(self.number))
+        self._last_commit.set(shared.now_ms() / 1000)
+
+    async def activate(self, source: Source, first_offset: int, is_current: Callable[[], bool]) -> None:
+        """Recovery is complete: check what was recovered and which topic is read from now on.
+
+        Who begins with it does so at its ``first_offset``. When the model is another, a walk over everybody begins.
+        """
+        async with self._order:
+            if not is_current():
+                return
+            self.store.marks.sort()
+            self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
+            after = source.continued(self.record, self.number)
+            if source.begins(self.store.record):
+                after = msgspec.structs.replace(after, next_offset=first_offset)
+            if self.store.record is None:
+                self._empty = after
+                return
+            # A walk goes on through rebalances that leave the partition here.
+            if self.sweep_after is None and self.record.model_id != self._shared.model_id:
+                self.sweep_after = b""
+            if after != self.record:
+                self.began_epoch = after.epoch > self.record.epoch
+                await self._begin(after)
+
+    async def _begin(self, begun: PartitionRecord) -> None:
+        """Write down which topic is read, and the group's offset in it, before its first event is counted."""
+        names = self._shared.names
+        after = self._next_record(epoch=begun.epoch, source_id=begun.source_id, next_offset=begun.next_offset)
+        source = SourceOffset(names.events, self.number, after.next_offset, names.group)
+        offset = await self._commit("begin", [], after, source=source)
+        self.store.apply(Changes([], after, offset))
+        passing("begin.applied")
+
+    @property
+    def record(self) -> PartitionRecord:
+        """What holds now."""
+        return self.store.record or self._empty
+
+    @property
+    def names(self) -> Names:
+        """The topics it writes to."""
+        return self._shared.names
+
+    @property
+    def next_offset(self) -> int:
+        """The source offset to read next."""
+        return self.record.next_offset
+
+    async def apply(
+        self, records: Sequence[SourceRecord], next_offset: int, is_current: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Apply one fetched batch that ends before ``next_offset``, unless it is overtaken by when its turn comes."""
+        async with self._order:
+            if is_current():
+                await self._apply(records, next_offset)
+
+    async def _apply(self, records: Sequence[SourceRecord], next_offset: int) -> None:
+        shared, record = self._shared, self.record
+        # The contiguity check makes this empty; were it ever wrong, nothing would be counted twice.
+        fresh = [source for source in records if source.offset >= record.next_offset]
+        counted = still_counted(fresh, record)
+        with shared.metrics.timed("decode"):
+            batch = shared.decoder.decode(counted, shared.now_ms())
+        passing("batch.decoded")
+        with shared.metrics.timed("merge"):
+            update = update_rows(batch, record.epoch, self.store)
+        passing("batch.merged")
+        ledger = Ledger(len(records), len(batch), len(records) - len(counted), len(batch.rejected))
+        after = self._next_record(next_offset=max(next_offset, record.next_offset), ledger=record.ledger + ledger)
+        rows = list(zip(update.keys, update.values, strict=True))
+        source = SourceOffset(shared.names.events, self.number, after.next_offset, shared.names.group)
+        letters = dead_letters(batch.rejected, shared.names.events, self.number, shared.dead_letter_bytes_max)
+        rejected = {shared.names.dead_letters: letters}
+        offset = await self._commit("batch", rows, after, rejected, source)
+        with shared.metrics.timed("store"):
+            marks = self.store.marks.add(update.users, update.marks)
+            self.store.apply(Changes(rows, after, offset, marks))
+        passing("batch.applied")
+        self._count(ledger, batch.rejected, batch.n_unknown_items)
+        if records:
+            self.newest_applied_ms = records[-1].timestamp
+
+    async def roll_up(self, users: Sequence[bytes]) -> None:
+        """Move these users' days before their window into their coarse rows, as many users at once as rows allow."""
+        while users:
+            async with self._order:
+                found, stored = self.store.read_users(users, _ROLL_UP_ROWS)
+                writes = roll_up(found, stored, self._shared.scales)
+                if writes:
+                    await self._commit_and_apply("roll_up", writes)
+                    self._shared.metrics.rolled_up.inc(sum(value is None for _, value in writes))
+            users = users[users.index(found[-1]) + 1 :] if found else []
+
+    async def erase(self, marker: Marker, control_offset: int, is_owned: Callable[[], bool]) -> bool:
+        """Forget a user; False when the partition was given up before its turn came.
+
+        No encode is in flight meanwhile, so none can publish afterwards. The embedding's tombstone goes first: a crash
+        before the rows' own repeats it, one after them has nothing left to do.
+        """
+        async with self.encoding, self._order:
+            if not is_owned():
+                return False
+            passing("erase.started")
+            await self._erase(marker, control_offset)
+            return True
+
+    async def _erase(self, marker: Marker, control_offset: int) -> None:
+        shared, record, user = self._shared, self.record, marker.user.encode()
+        held, marks = self.store.view().held(user), int(user in self.store.marks)
+        embedding_offset = None
+        if marker.embedded or marks or any(held):
+            embedding_offset = await self._erase_embedding(user)
+        erased_below = erased_end(marker, record)
+        after = self._next_record(control_offset=control_offset).erasing_below(marker.user, erased_below)
+        answer = Answer(
+            id=marker.id,
+            epoch=record.epoch,
+            applied_below=record.next_offset,
+            erased_below=erased_below,
+            rows=len(held.rows),
+            marks=marks,
+            caches=held.caches,
+            changelog_after=self.store.changelog_offset,
+            embedding_offset=embedding_offset,
+            erased_at_ms=shared.now_ms(),
+        )
+        rows = [(key, None) for key in held.rows]
+        answers = {shared.names.control: [Outgoing(marker.id.encode(), encode(answer))]}
+        control = SourceOffset(shared.names.control, self.number, control_offset, shared.names.group)
+        offset = await self._commit("erase", rows, after, answers, control)
+        self.store.apply(Changes(rows, after, offset, erased=[user]))
+        passing("erase.applied")
+        await self._check_erased(marker.id, user)
+        shared.metrics.erasures.inc()
+
+    async def _check_erased(self, number: str, user: bytes) -> None:
+        """Read again what there is of a user who was erased: the lock is still held, so nothing can have come."""
+        held, marks = self.store.view().held(user), int(user in self.store.marks)
+        said = Outgoing(number.encode(), encode(Checked(number, len(held.rows), marks, held.caches)))
+        await self._changelog.transact("check", {self._shared.names.control: [said]}, self._shared.now_ms())
+
+    async def _erase_embedding(self, user: bytes) -> int:
+        topic = self._shared.names.embeddings
+        tombstone = {topic: [Outgoing(user, None)]}
+        return (await self._embeddings.transact("erase_embedding", tombstone, self._shared.now_ms()))[topic]
+
+    async def publish(self, embeddings: Sequence[Outgoing]) -> None:
+        """Write embeddings; when this returns, the broker has acknowledged them."""
+        shared = self._shared
+        if embeddings:
+            start = perf_counter()
+            await self._embeddings.transact("encode", {shared.names.embeddings: embeddings}, shared.now_ms())
+            shared.metrics.publish.observe(perf_counter() - start)
+
+    async def idle(self) -> None:
+        """Wait until no transaction of this partition is in flight."""
+        async with self.encoding, self._order:
+            return
+
+    async def note_published(self) -> None:
+        """While no batch carries it, write down that embeddings were published, so a fail-over repeats few."""
+        since_s = perf_counter() - self._noted_at_s
+        due = since_s > _NOTE_INTERVAL_S and self._next_record() != self.record
+        if (due or since_s > _IDLE_NOTE_INTERVAL_S) and not self._order.locked():
+            async with self._order:
+                await self._commit_and_apply("note", [])
+
+    def _next_record(self, **changes: object) -> PartitionRecord:
+        record, oldest = self.record, self.store.marks.oldest
+        published = seq_of(record.epoch, record.next_offset) if oldest is None else oldest.first_seq
+        model_id = self._shared.model_id if self.sweep_after is None else record.model_id
+        after = msgspec.structs.replace(record, published=published, model_id=model_id, **changes)
+        return after.without_passed()
+
+    async def _commit_and_apply(self, cause: str, rows: Sequence[Write]) -> None:
+        after = self._next_record()
+        offset = await self._commit(cause, rows, after)
+        self.store.apply(Changes(rows, after, offset))
+        passing(f"{cause}.applied")
+
+    async def _commit(
+        self,
+        cause: str,
+        rows: Sequence[Write],
+        record: PartitionRecord,
+        others: Mapping[str, Sequence[Outgoing]] = MappingProxyType({}),
+        source: SourceOffset | None = None,
+    ) -> int:
+        names, start = self._shared.names, perf_counter()
+        outputs = {names.changelog: [*(Outgoing(key, value) for key, value in rows), _outgoing(record)], **others}
+        last = await self._changelog.transact(cause, outputs, self._shared.now_ms(), source)
+        self._noted_at_s = perf_counter()
+        self._shared.metrics.changelog.observe(self._noted_at_s - start)
+        self._last_commit.set(self._shared.now_ms() / 1000)
+        return last[names.changelog]
+
+    def _count(self, ledger: Ledger, rejected: Sequence[Rejection], n_unknown_items: int) -> None:
+        metrics = self._shared.metrics
+        metrics.count(ledger)
+        metrics.batch_events.observe(ledger.received)
+        metrics.unknown_items.inc(n_unknown_items)
+        for rejection in rejected:
+            metrics.rejections.labels(rejection.reason.value).inc()
+
+
+def _outgoing(record: PartitionRecord) -> Outgoing:
+    return Outgoing(RECORD_KEY, encode_record(record))

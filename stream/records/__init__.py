@@ -1,0 +1,1 @@
+"""The bytes on every topic, both ways: no client, no clock."""

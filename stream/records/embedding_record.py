@@ -1,0 +1,143 @@
+"""What a record of the embeddings topic looks like, for whoever writes and whoever reads it.
+
+Key: the user id. Value: the M x H matrix, little-endian float32 or float16, row-major; null for an erased user. All
+else is in the headers, as UTF-8 text with numbers in decimal, so that a record can be read without decoding it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from state.errors import FormatUnknown
+from state.periods import Int64
+from stream.kafka.transactions import Outgoing
+
+FORMAT = "1"
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+Vectors = NDArray[np.float32] | NDArray[np.float16]
+Headers = list[tuple[str, bytes]]
+
+_FORMAT_HEADER = "lurm-format"
+
+
+class Record(Protocol):
+    """A record of any Kafka client."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Encoded(Protocol):
+    """A batch of encoded users. **Shapes**: vectors float32[n, M, H], seq and event_time_ms int64[n]."""
+
+    @property
+    def users(self) -> Sequence[bytes]: ...  # noqa: D102 - described above
+    @property
+    def vectors(self) -> NDArray[np.float32]: ...  # noqa: D102
+    @property
+    def seq(self) -> Int64: ...  # noqa: D102
+    @property
+    def event_time_ms(self) -> Int64: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """One user's vectors, [M, H], after all events up to ``seq``; comparable with others of its ``space_id`` only."""
+
+    user_id: str
+    vectors: Vectors
+    seq: int
+    model_id: str
+    space_id: str
+    partition: int
+    event_time_ms: int
+    encoded_at_ms: int
+
+    @property
+    def norm(self) -> float:
+        """The Euclidean length of all the vectors together."""
+        return float(np.linalg.norm(self.vectors.astype(np.float64)))
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """The user was erased: forget the embedding."""
+
+    user_id: str
+
+
+def encode_value(vectors: NDArray[np.float32], dtype: str) -> bytes:
+    """One user's record value. **Shapes**: vectors [M, H]."""
+    return vectors.astype(DTYPES[dtype]).tobytes()
+
+
+def shared_headers(model_id: str, space_id: str, shape: tuple[int, int], dtype: str) -> Headers:
+    """The headers that all users of a model have in common, built once."""
+    texts = {
+        _FORMAT_HEADER: FORMAT,
+        "model_id": model_id,
+        "space_id": space_id,
+        "shape": f"{shape[0]},{shape[1]}",
+        "dtype": dtype,
+    }
+    return [(name, text.encode()) for name, text in texts.items()]
+
+
+def headers_of(shared: Headers, partition: int, encoded_at_ms: int, seq: Int64, event_time_ms: Int64) -> list[Headers]:
+    """The headers of a batch of users. **Shapes**: seq and event_time_ms int64[n]."""
+    common = [*shared, ("partition", b"%d" % partition), ("encoded_at_ms", b"%d" % encoded_at_ms)]
+    pairs = zip(seq.tolist(), event_time_ms.tolist(), strict=True)
+    return [[*common, ("seq", b"%d" % number), ("event_time_ms", b"%d" % ms)] for number, ms in pairs]
+
+
+class EmbeddingWriter:
+    """Makes the records of one model."""
+
+    def __init__(self, model_id: str, space_id: str, dtype: str) -> None:
+        self._ids = (model_id, space_id)
+        self._dtype = dtype
+        self._shared: dict[tuple[int, int], Headers] = {}
+
+    def records(self, partition: int, encoded: Encoded, encoded_at_ms: int) -> list[Outgoing]:
+        """The records of a batch of users of one partition."""
+        shape = (int(encoded.vectors.shape[1]), int(encoded.vectors.shape[2]))
+        if shape not in self._shared:
+            self._shared[shape] = shared_headers(*self._ids, shape, self._dtype)
+        headers = headers_of(self._shared[shape], partition, encoded_at_ms, encoded.seq, encoded.event_time_ms)
+        vectors = encoded.vectors.astype(DTYPES[self._dtype])
+        values = [each.tobytes() for each in vectors]
+        return [Outgoing(*record) for record in zip(encoded.users, values, headers, strict=True)]
+
+
+def decode(record: Record) -> Embedding | Erased:
+    """What a record of the embeddings topic says.
+
+    **Raises** `FormatUnknown` when it is of another format, or none of ours: stop and read it with what wrote it.
+    """
+    headers = {name: value or b"" for name, value in record.headers}
+    found = headers.get(_FORMAT_HEADER, b"none").decode(errors="replace")
+    try:
+        user_id = (record.key or b"").decode()
+        if record.value is None:
+            return Erased(user_id)
+        if found != FORMAT:
+            raise FormatUnknown(
+                f"an embedding has an unknown format; upgrade this reader: format={found} known={FORMAT}"
+            )
+        rows, columns = map(int, headers["shape"].split(b","))
+        return Embedding(
+            user_id=user_id,
+            vectors=np.frombuffer(record.value, DTYPES[headers["dtype"].decode()]).reshape(rows, columns),
+            seq=int(headers["seq"]),
+            model_id=headers["model_id"].decode(),
+            space_id=headers["space_id"].decode(),
+            partition=int(headers["partition"]),
+            event_time_ms=int(headers["event_time_ms"]),
+            encoded_at_ms=int(headers["encoded_at_ms"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise FormatUnknown(f"an embedding contradicts its headers: key={record.key!r} problem={error}") from error

@@ -1,0 +1,293 @@
+"""Behaviour events: the schema, and decoding a whole batch of Kafka records into columns.
+
+An event is a JSON object with ``user_id``, ``item_id`` and ``ts`` (Unix ms), perhaps ``type`` and ``attributes``; the
+record's key is the user id. Whatever is no acceptable event is rejected with a reason and never slows its neighbours.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Annotated, Final, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from lurm_model.interests.codebook import Codebook, WrittenAttributes
+from state.bags import UInt32
+from state.errors import UNREADABLE
+from state.periods import TS_MS_MAX, TS_MS_MIN, Int64
+
+ID_BYTES_MAX: Final = 256
+# After a batch fails to decode at once, its pieces of this size are tried, and only a failing piece one by one.
+_PIECE: Final = 256
+_ASSIGNED_MAX: Final = 100_000
+
+
+class SourceRecord(Protocol):
+    """What we read of a Kafka record; ``timestamp`` in Unix milliseconds."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Reason(StrEnum):
+    """Why an event was rejected; a closed set, used as a metric label."""
+
+    NOT_JSON = "not_json"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    KEY_MISMATCH = "key_mismatch"
+    TOO_LARGE = "too_large"
+    FUTURE = "future"
+    TOO_OLD = "too_old"
+
+
+class EventRejected(Exception):
+    """One event is unacceptable: send it to the dead letters and go on."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Rejection(NamedTuple):
+    """A record that is no acceptable event, and why."""
+
+    record: SourceRecord
+    reason: Reason
+    message: str
+
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=ID_BYTES_MAX)]
+
+
+class Event(Struct, gc=False):
+    """An event as it stands in the record's value; unknown fields are ignored."""
+
+    user_id: Identifier
+    item_id: Identifier
+    ts: Annotated[int, Meta(ge=-(2**62), le=2**62)]
+    type: str | None = None
+    attributes: WrittenAttributes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an acceptable event is. **Units**: bytes, milliseconds; ``age_ms_max`` 0 means any age."""
+
+    value_bytes_max: int
+    future_ms_max: int
+    age_ms_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Accepted events as columns, in order of their offsets.
+
+    **Shapes**: user (index into ``users``), ts_ms, offset, record_ms int64[n]; interest and weight uint32[n].
+    """
+
+    users: list[bytes]
+    user: Int64
+    interest: UInt32
+    weight: UInt32
+    ts_ms: Int64
+    offset: Int64
+    record_ms: Int64
+    rejected: list[Rejection]
+    n_unknown_items: int
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+class EventDecoder:
+    """Decodes batches for one codebook; a pure function of the records, the time it is given and what is ``learned``.
+
+    An item's interest: the codebook's, else the learned one, else what the event's own attributes say, else unknown.
+    """
+
+    def __init__(
+        self, codebook: Codebook, weights: Mapping[str, int], limits: Limits, learned: Mapping[str, int] | None = None
+    ) -> None:
+        self._codebook = codebook
+        self._learned = {} if learned is None else learned
+        self._weights = dict(weights)
+        self._limits = limits
+        self._one = msgspec.json.Decoder(Event)
+        self._assigned: dict[bytes, int] = {}
+
+    def decode(self, records: Sequence[SourceRecord], now_ms: int) -> EventBatch:
+        """Columns of the acceptable events, and the rest with its reasons."""
+        rejected: list[Rejection] = []
+        kept, events = self._parse(records, rejected)
+        ts_ms = np.array([event.ts for event in events], np.int64)
+        late = self._time_reasons(ts_ms, now_ms)
+        if late:
+            rejected += [Rejection(kept[i], reason, f"ts={events[i].ts} now={now_ms}") for i, reason in late.items()]
+            rejected.sort(key=lambda rejection: rejection.record.offset)
+            fine = [i for i in range(len(kept)) if i not in late]
+            kept, events, ts_ms = [kept[i] for i in fine], [events[i] for i in fine], ts_ms[fine]
+        return self._columns(kept, events, ts_ms, rejected)
+
+    def _columns(
+        self, records: Sequence[SourceRecord], events: Sequence[Event], ts_ms: Int64, rejected: list[Rejection]
+    ) -> EventBatch:
+        n = len(records)
+        index: dict[bytes | None, int] = {}
+        add = index.setdefault
+        user = np.array([add(record.key, len(index)) for record in records], np.int64)
+        interest, n_unknown = self._interests(events)
+        weight = np.ones(n, np.uint32)
+        if self._weights:
+            get = self._weights.get
+            weight = np.fromiter([get(event.type or "", 1) for event in events], np.uint32, n)
+        return EventBatch(
+            users=[key for key in index if key is not None],
+            user=user,
+            interest=interest,
+            weight=weight,
+            ts_ms=ts_ms,
+            offset=np.array([record.offset for record in records], np.int64),
+            record_ms=np.array([record.timestamp for record in records], np.int64),
+            rejected=rejected,
+            n_unknown_items=n_unknown,
+        )
+
+    def _interests(self, events: Sequence[Event]) -> tuple[UInt32, int]:
+        get = self._codebook.interest_of.get
+        found = np.array([get(event.item_id, -1) for event in events], np.int64)
+        missed = np.flatnonzero(found < 0).tolist()
+        if missed:
+            found[missed] = self._interests_of_new([events[i] for i in missed])
+        return found.astype(np.uint32), int(np.count_nonzero(found == self._codebook.unknown))
+
+    def _interests_of_new(self, events: Sequence[Event]) -> list[int]:
+        """The interests of events whose items the codebook does not know."""
+        get, unknown = self._learned.get, self._codebook.unknown
+        found = [get(event.item_id, -1) for event in events]
+        own = [(i, event.attributes) for i, event in enumerate(events) if found[i] < 0 and event.attributes]
+        for (i, _), interest in zip(own, self._assign([attributes for _, attributes in own]), strict=True):
+            found[i] = interest
+        return [unknown if interest < 0 else interest for interest in found]
+
+    def _assign(self, all_attributes: Sequence[WrittenAttributes]) -> list[int]:
+        # A function of the attributes alone, never of what an earlier event said of its item.
+        # Remembered by digest: attributes are as long as an event may be, and memory must not depend on that.
+        encoded = [msgspec.json.encode(attributes, order="sorted") for attributes in all_attributes]
+        keys = [blake2b(each, digest_size=16).digest() for each in encoded]
+        known, asked = self._assigned, dict(zip(keys, all_attributes, strict=True))
+        fresh = {key: attributes for key, attributes in asked.items() if key not in known}
+        if len(known) + len(fresh) > _ASSIGNED_MAX:
+            known.clear()
+            fresh = asked
+        known.update(zip(fresh, self._codebook.assign_many(list(fresh.values())).tolist(), strict=True))
+        return [known[key] for key in keys]
+
+    def _time_reasons(self, ts_ms: Int64, now_ms: int) -> dict[int, Reason]:
+        newest = min(now_ms + self._limits.future_ms_max, TS_MS_MAX)
+        oldest = max(now_ms - self._limits.age_ms_max, TS_MS_MIN) if self._limits.age_ms_max else TS_MS_MIN
+        reasons = dict.fromkeys(np.flatnonzero(ts_ms > newest).tolist(), Reason.FUTURE)
+        return reasons | dict.fromkeys(np.flatnonzero(ts_ms < oldest).tolist(), Reason.TOO_OLD)
+
+    def _parse(
+        self, records: Sequence[SourceRecord], rejected: list[Rejection]
+    ) -> tuple[list[SourceRecord], list[Event]]:
+        events = self._parse_together(records)
+        if events is not None:
+            return list(records), events
+        kept: list[SourceRecord] = []
+        parsed: list[Event] = []
+        for start in range(0, len(records), _PIECE):
+            piece = records[start : start + _PIECE]
+            events = self._parse_together(piece) if len(records) > _PIECE else None
+            if events is not None:
+                kept += piece
+                parsed += events
+            else:
+                self._parse_one_by_one(piece, kept, parsed, rejected)
+        return kept, parsed
+
+    def _parse_together(self, records: Sequence[SourceRecord]) -> list[Event] | None:
+        """All events at once; None when any of them is unacceptable, whichever it is."""
+        values = [record.value for record in records if record.value]
+        if len(values) < len(records) or max(map(len, values), default=0) > self._limits.value_bytes_max:
+            return None
+        joined = b"\n".join(values)
+        # A line break inside a value would shift all that follows.
+        if joined.count(b"\n") != max(len(values) - 1, 0):
+            return None
+        try:
+            events: list[Event] = self._one.decode_lines(joined)
+        except UNREADABLE:
+            return None
+        # Without escapes and in ASCII no id can have more bytes than characters, whose number is checked above.
+        plain = joined.isascii() and b"\\" not in joined
+        fit = len(events) == len(records) and _are_keys(events, records) and (plain or _ids_fit(events))
+        return events if fit else None
+
+    def _parse_one_by_one(
+        self,
+        records: Iterable[SourceRecord],
+        kept: list[SourceRecord],
+        parsed: list[Event],
+        rejected: list[Rejection],
+    ) -> None:
+        for record in records:
+            try:
+                event = self._parse_one(record)
+            except EventRejected as error:
+                rejected.append(Rejection(record, error.reason, str(error)))
+            else:
+                kept.append(record)
+                parsed.append(event)
+
+    def _parse_one(self, record: SourceRecord) -> Event:
+        value = record.value or b""
+        if len(value) > self._limits.value_bytes_max:
+            raise EventRejected(Reason.TOO_LARGE, f"bytes={len(value)} limit={self._limits.value_bytes_max}")
+        try:
+            event = self._one.decode(value)
+        except msgspec.ValidationError as error:
+            reason = Reason.MISSING_FIELD if "missing required field" in str(error) else Reason.WRONG_TYPE
+            raise EventRejected(reason, str(error)) from error
+        except UNREADABLE as error:
+            raise EventRejected(Reason.NOT_JSON, str(error)) from error
+        _refuse_bad_ids(record.key, event)
+        return event
+
+
+def _are_keys(events: Sequence[Event], records: Sequence[SourceRecord]) -> bool:
+    """Whether each event's user id is its record's key, none of them with a NUL."""
+    keys = [record.key for record in records if record.key is not None]
+    joined = b"\0".join(keys)
+    # Surrogates have no UTF-8, so an id with one equals no key.
+    users = "\0".join([event.user_id for event in events]).encode("utf-8", "replace")
+    return len(keys) == len(events) and users == joined and joined.count(b"\0") == max(len(keys) - 1, 0)
+
+
+def _ids_fit(events: Sequence[Event]) -> bool:
+    """Whether all ids are valid unicode and short enough in bytes."""
+    try:
+        longest = max(max(len(event.user_id.encode()), len(event.item_id.encode())) for event in events)
+    except UnicodeEncodeError:
+        return False
+    return longest <= ID_BYTES_MAX
+
+
+def _refuse_bad_ids(key: bytes | None, event: Event) -> None:
+    try:
+        user, item = event.user_id.encode(), event.item_id.encode()
+    except UnicodeEncodeError as error:
+        raise EventRejected(Reason.WRONG_TYPE, "an id is no valid unicode text") from error
+    if len(user) > ID_BYTES_MAX or len(item) > ID_BYTES_MAX:
+        raise EventRejected(Reason.WRONG_TYPE, f"an id is longer than {ID_BYTES_MAX} bytes")
+    if b"\0" in user:
+        raise EventRejected(Reason.WRONG_TYPE, "user_id contains a NUL")
+    if key != user:
+        raise EventRejected(Reason.KEY_MISMATCH, "the record's key is not user_id")

@@ -1,0 +1,158 @@
+"""New items: the records of the items topic, and the interests that a worker learns from them.
+
+A record stands under its ``item_id``; its value is JSON with ``interest`` and ``interest_space_id``, with
+``attributes``, or with both; null forgets. The bundle's own items keep their interest, whatever a record says.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from lurm_model.interests.codebook import Codebook, WrittenAttributes
+from state.errors import UNREADABLE
+from stream.records.events import ID_BYTES_MAX
+
+
+class Outcome(StrEnum):
+    """What became of a record of the items topic; a closed set, used as a metric label."""
+
+    LEARNED = "learned"
+    FORGOTTEN = "forgotten"
+    IN_BUNDLE = "in_bundle"
+    BAD_KEY = "bad_key"
+    NOT_JSON = "not_json"
+    WRONG_TYPE = "wrong_type"
+    OTHER_SPACE = "other_space"
+    NO_SUCH_INTEREST = "no_such_interest"
+    UNKNOWN = "unknown"
+
+
+class NewItem(Struct, frozen=True, omit_defaults=True):
+    """The value of a record. The interest is a number of this interest space; attributes serve in every other."""
+
+    attributes: WrittenAttributes | None = None
+    interest: int | None = None
+    interest_space_id: str | None = None
+
+
+class ItemRecord(NamedTuple):
+    """What we read of a Kafka record."""
+
+    partition: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Lesson(NamedTuple):
+    """What one record says: the item's interest, None if it has none; no item when its key is none."""
+
+    item: str | None
+    interest: int | None
+    outcome: Outcome
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(NewItem)
+
+
+def encode(item: NewItem) -> bytes:
+    """The value of a record; its key is the item id."""
+    return _encoder.encode(item)
+
+
+class LearnedItems:
+    """Item -> interest beside the bundle's.
+
+    Invariant: what is known of an item is a function of the newest record under its key alone, so that compaction and
+    restarts change nothing; a newest record that says nothing leaves the item unknown. `take` and whoever looks up
+    run on the event loop's thread, so there is no lock; `read` changes nothing and may run anywhere.
+
+    ``n_partitions``: how many the records come from. Where some were added, an item's records may stand in two.
+    """
+
+    def __init__(self, codebook: Codebook) -> None:
+        self.interest_of: dict[str, int] = {}
+        self.n_partitions = 1
+        self._codebook = codebook
+        # Partition and time of each item's newest record; one partition has one order, and needs none.
+        self._newest: dict[str, tuple[int, int]] = {}
+
+    def read(self, records: Sequence[ItemRecord]) -> list[Lesson]:
+        """What these records say, in their order."""
+        lessons: list[Lesson] = []
+        asked: dict[int, WrittenAttributes] = {}
+        for record in records:
+            item = _item_of(record.key)
+            lesson = Lesson(None, None, Outcome.BAD_KEY) if item is None else self._lesson(item, record.value)
+            if isinstance(lesson, Lesson):
+                lessons.append(lesson)
+            else:
+                asked[len(lessons)] = lesson
+                lessons.append(Lesson(item, None, Outcome.UNKNOWN))
+        interests = self._codebook.assign_many(list(asked.values())).tolist()
+        for i, interest in zip(asked, interests, strict=True):
+            if interest != self._codebook.unknown:
+                lessons[i] = lessons[i]._replace(interest=interest, outcome=Outcome.LEARNED)
+        return lessons
+
+    def take(self, records: Sequence[ItemRecord], lessons: Sequence[Lesson]) -> Counter[Outcome]:
+        """Know from now on what these records said when they were read; how many there were of each outcome."""
+        outcomes: Counter[Outcome] = Counter()
+        for record, (item, interest, outcome) in zip(records, lessons, strict=True):
+            outcomes[outcome] += 1
+            if item is None or not self._is_news(item, record):
+                continue
+            if interest is None:
+                self.interest_of.pop(item, None)
+            else:
+                self.interest_of[item] = interest
+        return outcomes
+
+    def _is_news(self, item: str, record: ItemRecord) -> bool:
+        """Whether no other partition holds a newer record of the item; within one, what is read later is newer."""
+        if self.n_partitions == 1:
+            return True
+        partition, at_ms = self._newest.get(item, (record.partition, record.timestamp_ms))
+        if partition != record.partition and at_ms > record.timestamp_ms:
+            return False
+        self._newest[item] = record.partition, record.timestamp_ms
+        return True
+
+    def _lesson(self, item: str, value: bytes | None) -> Lesson | WrittenAttributes:
+        """What a value says at once, else the attributes that the item's interest follows from."""
+        book = self._codebook
+        new = Outcome.IN_BUNDLE if item in book.interest_of else _decode(value)
+        if isinstance(new, Outcome):
+            return Lesson(item, None, new)
+        if new.interest is None or new.interest_space_id != book.interest_space_id:
+            return new.attributes or Lesson(
+                item, None, Outcome.UNKNOWN if new.interest is None else Outcome.OTHER_SPACE
+            )
+        if 0 <= new.interest < book.unknown:
+            return Lesson(item, new.interest, Outcome.LEARNED)
+        return Lesson(item, None, Outcome.NO_SUCH_INTEREST)
+
+
+def _decode(value: bytes | None) -> NewItem | Outcome:
+    if value is None:
+        return Outcome.FORGOTTEN
+    try:
+        return _decoder.decode(value)
+    except msgspec.ValidationError:
+        return Outcome.WRONG_TYPE
+    except UNREADABLE:
+        return Outcome.NOT_JSON
+
+
+def _item_of(key: bytes | None) -> str | None:
+    """The item id of a key, None if no event can name it."""
+    try:
+        item = (key or b"").decode()
+    except UnicodeDecodeError:
+        return None
+    return item if 0 < len(key or b"") <= ID_BYTES_MAX else None

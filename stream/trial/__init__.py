@@ -1,0 +1,1 @@
+"""Trying out: brokers and workers as child processes, and the demo."""

@@ -1,0 +1,1 @@
+"""The process: wiring, signals, health, who watches."""
