@@ -15,8 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from state.record import Ledger
 from stream.exits import ENDINGS
-from stream.records.events import Reason
-from stream.records.new_items import Outcome as ItemOutcome
+from stream.outcomes import ItemOutcome, Reason
 
 OUTCOMES: Final = ("received", "applied", "skipped", "rejected")
 CACHE_OUTCOMES: Final = ("hit", "stale", "miss")

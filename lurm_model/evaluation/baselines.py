@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-from lurm_model.files.events import Events
+from lurm_model.events import Events
 from lurm_model.interests.items import embed_items, tf_idf, user_item_matrix
-from lurm_model.smen.weighting import Float32, inverse_frequency
+from lurm_model.interests.weighting import Float32, inverse_frequency
 from state.periods import MS_PER_DAY, Int64, day_of
 
 WEEKS = 14

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from lurm_model.files.events import Events
+from lurm_model.events import Events
+from lurm_model.interests.weighting import Float32
 from lurm_model.progress import Progress, silent
-from lurm_model.smen.weighting import Float32
 from lurm_model.training.contrast import info_nce
 from state.periods import MS_PER_DAY, Int64
 

@@ -14,11 +14,11 @@ from lurm_model.evaluation.plots import Point
 from lurm_model.evaluation.probe import USERS_MIN, probe_auc, probe_aucs
 from lurm_model.evaluation.report import Cell, Report
 from lurm_model.evaluation.tasks import EVENTS_MIN, Task, eligible
-from lurm_model.files.events import Events, date_of, day_rows
+from lurm_model.events import Events, date_of, day_rows
 from lurm_model.inference.encoder import Encoder, choose_device
+from lurm_model.interests.weighting import Float32
 from lurm_model.progress import Progress, silent
 from lurm_model.smen.config import SmenConfig
-from lurm_model.smen.weighting import Float32
 from lurm_model.training.learning import LearnOptions
 from lurm_model.training.train import train_smen
 from state.history import resolve

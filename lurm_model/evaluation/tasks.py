@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lurm_model.errors import EventsFileError
-from lurm_model.files.events import Events, UserLabels
+from lurm_model.events import Events, UserLabels
 from lurm_model.interests.codebook import attribute_tokens
 from state.periods import Int64
 

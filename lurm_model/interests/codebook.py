@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from lurm_model.smen.weighting import Float32
+from lurm_model.interests.weighting import Float32
 from state.periods import Int64
 
 # An item's attributes as events and catalogues write them, and whatever reads the same; None says nothing.

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, embedding_bag, normalize
 
-from lurm_model.files.events import Events
+from lurm_model.events import Events
+from lurm_model.interests.weighting import Float32
 from lurm_model.progress import Progress
-from lurm_model.smen.weighting import Float32
 from state.periods import Int64
 
 # Events on each side that count as close by; events of the very same time always do: a basket has no order.

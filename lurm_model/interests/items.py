@@ -12,11 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.extmath import randomized_svd
 
-from lurm_model.files.events import Attributes, Events
+from lurm_model.events import Attributes, Events
 from lurm_model.interests.codebook import attribute_tokens
 from lurm_model.interests.item_learning import ItemEmbedding, learn_items
+from lurm_model.interests.weighting import Float32, inverse_frequency
 from lurm_model.progress import Progress, silent
-from lurm_model.smen.weighting import Float32, inverse_frequency
 from state.periods import Int64
 
 # Below this many users an item with known tokens is embedded from them alone: its own row of the SVD is noise.

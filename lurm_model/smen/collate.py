@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lurm_model.interests.weighting import Float32, bag_weights
 from lurm_model.smen.config import SmenConfig
-from lurm_model.smen.weighting import Float32, bag_weights
 from state.bags import Bags
 from state.history import ScaleBags
 from state.periods import Int64, Scale

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from lurm_model.errors import CheckpointError, TrainingDataError
+from lurm_model.interests.weighting import Float32
 from lurm_model.progress import Progress
 from lurm_model.smen.network import Smen
-from lurm_model.smen.weighting import Float32
 from lurm_model.training.checkpoint import load_state, save_state
 from lurm_model.training.contrast import indicators
 from lurm_model.training.objective import WEIGHTS, Objective, Weights, log_popularity

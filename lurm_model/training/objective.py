@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lurm_model.interests.weighting import Float32
 from lurm_model.smen.collate import Batch
 from lurm_model.smen.network import Smen, Table, bag_values
-from lurm_model.smen.weighting import Float32
 from lurm_model.training.contrast import ItemPrediction, Targets, VolumePrediction, info_nce
 from lurm_model.training.views import Views
 from state.bags import UInt32

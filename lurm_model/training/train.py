@@ -11,15 +11,15 @@ import torch
 
 from lurm_model.bundle import Bundle
 from lurm_model.errors import BundleError, CheckpointError, TrainingDataError
-from lurm_model.files.events import Events, day_rows
+from lurm_model.events import Events, day_rows
 from lurm_model.inference.encoder import choose_device
 from lurm_model.interests.clustering import kmeans
 from lurm_model.interests.codebook import Codebook, content_id
 from lurm_model.interests.items import ItemVectors, embed_items
+from lurm_model.interests.weighting import Float32, inverse_frequency
 from lurm_model.progress import Progress, silent
 from lurm_model.smen.config import SmenConfig
 from lurm_model.smen.network import Smen
-from lurm_model.smen.weighting import Float32, inverse_frequency
 from lurm_model.training.learning import History, LearnOptions, learn
 from state.history import Rows
 from state.periods import Int64, day_of, parse_scales

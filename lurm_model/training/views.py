@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lurm_model.interests.weighting import Float32
 from lurm_model.smen.collate import Batch, collate, user_range
 from lurm_model.smen.config import SmenConfig
-from lurm_model.smen.weighting import Float32
 from state.bags import Bags
 from state.history import Rows, ScaleBags, resolve
 from state.periods import Int64

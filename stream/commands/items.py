@@ -16,7 +16,7 @@ from stream.settings import Settings
 
 if TYPE_CHECKING:
     from lurm_model.bundle import Bundle
-    from lurm_model.files.events import Attributes
+    from lurm_model.events import Attributes
     from stream.commands.produce import Keyed
 
 EXAMPLES = """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lurm_model.bundle import Bundle
     from lurm_model.evaluation.evaluate import Questions
     from lurm_model.evaluation.report import Report
-    from lurm_model.files.events import Events, UserLabels
+    from lurm_model.events import Events, UserLabels
     from lurm_model.progress import Progress
 
 EVENTS_HELP = "Events: .csv, .jsonl (also .gz) or .parquet with user_id, item_id, ts; may be repeated."

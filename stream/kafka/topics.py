@@ -15,6 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from state.rows import row_bytes_max
 from stream.errors import ConfigInvalid, LurmError
 from stream.kafka.connection import admin, broker_errors, client_arguments
+from stream.records.outgoing import RECORD_OVERHEAD_BYTES
 from stream.settings import Settings
 
 Policy = Literal["compact", "delete"]
@@ -27,8 +28,6 @@ SEGMENT_BYTES = 64 << 20
 MESSAGE_BYTES_MAX = 8 << 20
 # One batch of a transaction; a single larger row is a batch of its own.
 BATCH_BYTES = 1 << 19
-# What a record and its batch hold beside key and value, generously.
-RECORD_OVERHEAD_BYTES = 256
 # What a dead letter says beside the event it repeats, at most.
 DEAD_LETTER_BYTES = 4_096
 

@@ -15,15 +15,8 @@ from aiokafka.errors import KafkaError
 from stream.failpoints import passing
 from stream.kafka.connection import aiokafka_arguments
 from stream.kafka.topics import BATCH_BYTES
+from stream.records.outgoing import Outgoing
 from stream.settings import Kafka
-
-
-class Outgoing(NamedTuple):
-    """A record to write; a None value is a tombstone."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]] | None = None
 
 
 class SourceOffset(NamedTuple):

@@ -20,12 +20,13 @@ from state.rows import RECORD_KEY, Write, seq_of
 from state.store import BagStore, Changes
 from stream.failpoints import passing
 from stream.kafka.source import Source
-from stream.kafka.transactions import Outgoing, SourceOffset, TransactionalProducer
+from stream.kafka.transactions import SourceOffset, TransactionalProducer
 from stream.metrics import WorkerMetrics
 from stream.partition.ingest import update_rows
 from stream.records.dead_letters import dead_letters
 from stream.records.erasure import Answer, Checked, Marker, encode, erased_end, still_counted
 from stream.records.events import EventDecoder, Rejection, SourceRecord
+from stream.records.outgoing import Outgoing
 
 # While no events come, the published watermark is noted in the changelog at most this often.
 _NOTE_INTERVAL_S = 5.0

@@ -19,11 +19,11 @@ from state.dirty import Mark
 from state.view import StoreView
 from stream.failpoints import passing
 from stream.fatal import die
-from stream.kafka.transactions import Outgoing
 from stream.partition.encoding import EncodedUsers, encode_users
 from stream.partition.ownership import Ownership
 from stream.partition.partition import Partition
 from stream.records.embedding_record import EmbeddingWriter
+from stream.records.outgoing import Outgoing
 
 # Encoded and not published yet, over all partitions: each holds its users' vectors, caches and records in memory.
 _BATCHES_HELD = 16

@@ -5,9 +5,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from stream.kafka.topics import RECORD_OVERHEAD_BYTES
-from stream.kafka.transactions import Outgoing
 from stream.records.events import ID_BYTES_MAX, Rejection
+from stream.records.outgoing import RECORD_OVERHEAD_BYTES, Outgoing
 
 PREFIX = "__lurm.errors."
 # With the other headers of ours it fits into `stream.kafka.topics.DEAD_LETTER_BYTES`.

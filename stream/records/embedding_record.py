@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from state.errors import FormatUnknown
 from state.periods import Int64
-from stream.kafka.transactions import Outgoing
+from stream.records.outgoing import Outgoing
 
 FORMAT = "1"
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}

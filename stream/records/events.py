@@ -6,7 +6,6 @@ record's key is the user id. Whatever is no acceptable event is rejected with a 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import blake2b
 from typing import Annotated, Final, NamedTuple, Protocol
 
@@ -18,6 +17,7 @@ from lurm_model.interests.codebook import Codebook, WrittenAttributes
 from state.bags import UInt32
 from state.errors import UNREADABLE
 from state.periods import TS_MS_MAX, TS_MS_MIN, Int64
+from stream.outcomes import Reason
 
 ID_BYTES_MAX: Final = 256
 # After a batch fails to decode at once, its pieces of this size are tried, and only a failing piece one by one.
@@ -33,18 +33,6 @@ class SourceRecord(Protocol):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
-
-
-class Reason(StrEnum):
-    """Why an event was rejected; a closed set, used as a metric label."""
-
-    NOT_JSON = "not_json"
-    MISSING_FIELD = "missing_field"
-    WRONG_TYPE = "wrong_type"
-    KEY_MISMATCH = "key_mismatch"
-    TOO_LARGE = "too_large"
-    FUTURE = "future"
-    TOO_OLD = "too_old"
 
 
 class EventRejected(Exception):

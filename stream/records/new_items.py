@@ -6,7 +6,6 @@ A record stands under its ``item_id``; its value is JSON with ``interest`` and `
 
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
@@ -14,21 +13,8 @@ from msgspec import Struct
 
 from lurm_model.interests.codebook import Codebook, WrittenAttributes
 from state.errors import UNREADABLE
+from stream.outcomes import ItemOutcome
 from stream.records.events import ID_BYTES_MAX
-
-
-class Outcome(StrEnum):
-    """What became of a record of the items topic; a closed set, used as a metric label."""
-
-    LEARNED = "learned"
-    FORGOTTEN = "forgotten"
-    IN_BUNDLE = "in_bundle"
-    BAD_KEY = "bad_key"
-    NOT_JSON = "not_json"
-    WRONG_TYPE = "wrong_type"
-    OTHER_SPACE = "other_space"
-    NO_SUCH_INTEREST = "no_such_interest"
-    UNKNOWN = "unknown"
 
 
 class NewItem(Struct, frozen=True, omit_defaults=True):
@@ -53,7 +39,7 @@ class Lesson(NamedTuple):
 
     item: str | None
     interest: int | None
-    outcome: Outcome
+    outcome: ItemOutcome
 
 
 _encoder = msgspec.json.Encoder()
@@ -88,21 +74,21 @@ class LearnedItems:
         asked: dict[int, WrittenAttributes] = {}
         for record in records:
             item = _item_of(record.key)
-            lesson = Lesson(None, None, Outcome.BAD_KEY) if item is None else self._lesson(item, record.value)
+            lesson = Lesson(None, None, ItemOutcome.BAD_KEY) if item is None else self._lesson(item, record.value)
             if isinstance(lesson, Lesson):
                 lessons.append(lesson)
             else:
                 asked[len(lessons)] = lesson
-                lessons.append(Lesson(item, None, Outcome.UNKNOWN))
+                lessons.append(Lesson(item, None, ItemOutcome.UNKNOWN))
         interests = self._codebook.assign_many(list(asked.values())).tolist()
         for i, interest in zip(asked, interests, strict=True):
             if interest != self._codebook.unknown:
-                lessons[i] = lessons[i]._replace(interest=interest, outcome=Outcome.LEARNED)
+                lessons[i] = lessons[i]._replace(interest=interest, outcome=ItemOutcome.LEARNED)
         return lessons
 
-    def take(self, records: Sequence[ItemRecord], lessons: Sequence[Lesson]) -> Counter[Outcome]:
+    def take(self, records: Sequence[ItemRecord], lessons: Sequence[Lesson]) -> Counter[ItemOutcome]:
         """Know from now on what these records said when they were read; how many there were of each outcome."""
-        outcomes: Counter[Outcome] = Counter()
+        outcomes: Counter[ItemOutcome] = Counter()
         for record, (item, interest, outcome) in zip(records, lessons, strict=True):
             outcomes[outcome] += 1
             if item is None or not self._is_news(item, record):
@@ -126,27 +112,27 @@ class LearnedItems:
     def _lesson(self, item: str, value: bytes | None) -> Lesson | WrittenAttributes:
         """What a value says at once, else the attributes that the item's interest follows from."""
         book = self._codebook
-        new = Outcome.IN_BUNDLE if item in book.interest_of else _decode(value)
-        if isinstance(new, Outcome):
+        new = ItemOutcome.IN_BUNDLE if item in book.interest_of else _decode(value)
+        if isinstance(new, ItemOutcome):
             return Lesson(item, None, new)
         if new.interest is None or new.interest_space_id != book.interest_space_id:
             return new.attributes or Lesson(
-                item, None, Outcome.UNKNOWN if new.interest is None else Outcome.OTHER_SPACE
+                item, None, ItemOutcome.UNKNOWN if new.interest is None else ItemOutcome.OTHER_SPACE
             )
         if 0 <= new.interest < book.unknown:
-            return Lesson(item, new.interest, Outcome.LEARNED)
-        return Lesson(item, None, Outcome.NO_SUCH_INTEREST)
+            return Lesson(item, new.interest, ItemOutcome.LEARNED)
+        return Lesson(item, None, ItemOutcome.NO_SUCH_INTEREST)
 
 
-def _decode(value: bytes | None) -> NewItem | Outcome:
+def _decode(value: bytes | None) -> NewItem | ItemOutcome:
     if value is None:
-        return Outcome.FORGOTTEN
+        return ItemOutcome.FORGOTTEN
     try:
         return _decoder.decode(value)
     except msgspec.ValidationError:
-        return Outcome.WRONG_TYPE
+        return ItemOutcome.WRONG_TYPE
     except UNREADABLE:
-        return Outcome.NOT_JSON
+        return ItemOutcome.NOT_JSON
 
 
 def _item_of(key: bytes | None) -> str | None:

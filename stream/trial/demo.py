@@ -22,8 +22,8 @@ from lurm_model.errors import DatasetUnavailable
 from lurm_model.evaluation.baselines import raw_bag
 from lurm_model.evaluation.evaluate import item_interests, probe_auc
 from lurm_model.evaluation.tasks import TA_FENG_CUT_MS, Task, eligible, event_tasks, ta_feng_tasks
+from lurm_model.events import Events, UserLabels
 from lurm_model.files.datasets import synthetic, write_events
-from lurm_model.files.events import Events, UserLabels
 from lurm_model.files.public_data import ta_feng
 from lurm_model.progress import Progress
 from lurm_model.training.train import TrainOptions, train

@@ -9,21 +9,16 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from functools import cached_property
+from collections.abc import Iterator
 from typing import Any, Final
-
-import faust
-from faust.stores import STORES
-from faust.transport.drivers import TRANSPORTS
-from mode.utils.queues import FlowControlEvent
 
 from lurm_model.bundle import Bundle
 from lurm_model.inference.incremental import IncrementalEncoder
 from state.options import StoreOptions, StoreResources
 from state.periods import Scale, format_scales
 from state.record import PartitionRecord
-from stream.driver.transport import credentials
+from stream.driver.faust_app import faust_app
+from stream.driver.stopping import FaustWorker
 from stream.errors import ConfigInvalid
 from stream.exits import ExitLog
 from stream.fatal import EXIT_FATAL, die
@@ -43,58 +38,17 @@ from stream.worker.event_loop import LoopPolicy
 from stream.worker.health import HealthServer
 from stream.worker.items_reader import ItemsReader
 from stream.worker.observe import LogCounter, Observer
-from stream.worker.stopping import FaustWorker
 from stream.worker.watchdog import Progress, Watchdog
 
 logger = logging.getLogger("lurm")
 
-TRANSPORT: Final = "lurm"
-STORE: Final = "lurmbags"
 TABLE: Final = "bags"
 # A batch makes some 100,000 short-lived objects without cycles; at Python's threshold of 700 the garbage collector
 # would look at all of them again and again, which costs as much as decoding.
 _GC_THRESHOLDS: Final = (200_000, 20, 20)
-# aiokafka leaves the group when nothing is fetched for this long, but that may be meant: events wait for encoding. The
-# watchdog sees to the rest.
-_POLL_INTERVAL_S: Final = 7 * 86_400.0
 _MARKS_WAIT_S: Final = 0.05
 # How often folders of partitions that went elsewhere are looked at, beside once the worker is ready.
 _OLD_INTERVAL_S: Final = 86_400.0
-# Added partitions are noticed this soon: producers, who look every five minutes, should not send users there before.
-_METADATA_AGE_MS: Final = 10_000
-
-
-class FlowControl(FlowControlEvent):  # type: ignore[misc]
-    """Faust's switch of its queues, which empties them when it is turned on: here only if it was off.
-
-    A recovery turns it on several times, when changelog batches wait already: a standby would go on without them.
-    """
-
-    def resume(self) -> None:
-        """Turn it on."""
-        if not self.is_active():
-            super().resume()
-
-
-class LurmApp(faust.App):
-    """A Faust app that carries what our driver and store need."""
-
-    ownership: Ownership
-    accept_data_loss: bool
-    buffer_bytes: int
-    epoch: int
-    early: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
-
-    @cached_property
-    def flow_control(self) -> FlowControl:
-        """Made on first use, as in Faust."""
-        return FlowControl()
-
-    async def on_start(self) -> None:
-        """Begin to look around before the first recovery, when Faust's own tasks do not run yet."""
-        await super().on_start()
-        for task in self.early:
-            self.add_future(task())
 
 
 class Worker:
@@ -105,7 +59,7 @@ class Worker:
         self.metrics = WorkerMetrics()
         self._items = ItemsReader(settings, LearnedItems(bundle.codebook), self.metrics)
         self.ownership = _ownership(settings, bundle, scales, self._items)
-        self.app = _faust_app(settings, self.ownership)
+        self.app = faust_app(settings, self.ownership)
         writer = EmbeddingWriter(bundle.model_id, bundle.space_id, settings.encode.dtype)
         leave_a_core()
         encoder = IncrementalEncoder(bundle, settings.model.device)
@@ -292,42 +246,3 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], it
     )
     resources = StoreResources(StoreOptions(state.cache_bytes, state.memtable_bytes, state.open_files_max))
     return Ownership(state.dir / settings.app.id, resources, kafka, shared)
-
-
-def _faust_app(settings: Settings, ownership: Ownership) -> LurmApp:
-    TRANSPORTS.aliases[TRANSPORT] = "stream.driver.transport:Transport"
-    STORES.aliases[STORE] = "stream.driver.table:BagTable"
-    kafka = settings.kafka
-    ownership.folder.mkdir(parents=True, exist_ok=True)
-    app = LurmApp(
-        settings.app.id,
-        broker=[f"{TRANSPORT}://{broker.strip()}" for broker in kafka.brokers.split(",")],
-        broker_credentials=credentials(kafka),
-        store=f"{STORE}://",
-        PartitionAssignor="stream.driver.assignor:PartitionAssignor",
-        TableManager="stream.driver.table:TableManager",
-        recovery_consistency_check=False,  # ours is in that manager
-        datadir=str(ownership.folder / "faust"),
-        web_enabled=False,
-        topic_partitions=settings.topics.partitions,
-        topic_replication_factor=max(settings.topics.replication, 1),
-        topic_disable_leader=True,
-        table_standby_replicas=settings.state.standbys,
-        consumer_group_instance_id=settings.worker.instance or None,
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=kafka.fetch_bytes,
-        consumer_metadata_max_age_ms=_METADATA_AGE_MS,
-        broker_max_poll_records=kafka.poll_events,
-        broker_max_poll_interval=_POLL_INTERVAL_S,
-        broker_session_timeout=kafka.session_timeout_s,
-        broker_heartbeat_interval=kafka.session_timeout_s / 10,
-        broker_rebalance_timeout=kafka.rebalance_timeout_s,
-        broker_request_timeout=kafka.request_timeout_s,
-        producer_request_timeout=kafka.request_timeout_s,
-        logging_config=None,
-    )
-    app.ownership = ownership
-    app.buffer_bytes = kafka.buffer_bytes
-    app.accept_data_loss = kafka.data_loss == "accept"
-    app.epoch = settings.topics.epoch
-    return app

@@ -17,8 +17,8 @@ from lurm_model.bundle import Bundle
 from lurm_model.evaluation.evaluate import Questions, encode_events, item_interests
 from lurm_model.evaluation.report import Report
 from lurm_model.evaluation.tasks import TA_FENG_CUT_MS, default_cut, event_tasks, ta_feng_tasks
+from lurm_model.events import Events, day_rows
 from lurm_model.files.datasets import load_events, load_labels
-from lurm_model.files.events import Events, day_rows
 from lurm_model.files.public_data import ta_feng
 from lurm_model.inference.encoder import choose_device
 from lurm_model.interests.codebook import Codebook

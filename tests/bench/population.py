@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lurm_model.files.events import Events, UserLabels
+from lurm_model.events import Events, UserLabels
 from state.periods import MS_PER_DAY, Int64
 
 Float64 = NDArray[np.float64]

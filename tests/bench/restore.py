@@ -28,7 +28,8 @@ from state.rows import RECORD_KEY, encode_keys, encode_values, user_of
 from state.snapshot import Origin, load, restore, take
 from state.store import BagStore
 from stream.kafka.topics import create_missing
-from stream.kafka.transactions import Outgoing, TransactionalProducer
+from stream.kafka.transactions import TransactionalProducer
+from stream.records.outgoing import Outgoing
 from stream.settings import Settings
 from stream.trial.embedded_broker import ApacheKafka
 from tests.bench.worker import bundle, cpu_s, settings_of

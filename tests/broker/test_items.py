@@ -14,7 +14,8 @@ from stream.errors import BrokerUnavailable, ConfigInvalid
 from stream.kafka.connection import admin
 from stream.kafka.topics import create_missing
 from stream.metrics import WorkerMetrics
-from stream.records.new_items import LearnedItems, NewItem, Outcome, encode
+from stream.outcomes import ItemOutcome
+from stream.records.new_items import LearnedItems, NewItem, encode
 from stream.settings import Settings
 from stream.worker.items_reader import ItemsReader
 from tests.brokers import MakeSettings, environment_of, producer, read_records
@@ -154,11 +155,11 @@ def test_a_reader_knows_the_whole_topic_before_it_says_so_whatever_stands_at_its
     assert reader.learned.interest_of == {f"new-{i}": i % 20 for i in range(2, n)}
     sample = reader.metrics.registry.get_sample_value
     assert sample("lurm_learned_items") == n - 2
-    counted = {each: sample("lurm_item_records_total", {"outcome": each.value}) for each in Outcome}
+    counted = {each: sample("lurm_item_records_total", {"outcome": each.value}) for each in ItemOutcome}
     assert {each: count for each, count in counted.items() if count} == {
-        Outcome.LEARNED: n,
-        Outcome.NOT_JSON: 1,
-        Outcome.FORGOTTEN: 1,
+        ItemOutcome.LEARNED: n,
+        ItemOutcome.NOT_JSON: 1,
+        ItemOutcome.FORGOTTEN: 1,
     }
 
 

@@ -12,7 +12,8 @@ from state.rows import encode_values
 from stream.errors import ConfigInvalid
 from stream.kafka.connection import admin
 from stream.kafka.topics import BATCH_BYTES, check, create_missing, end_offsets, ensure, n_partitions, plan, topic_id
-from stream.kafka.transactions import Outgoing, TransactionalProducer
+from stream.kafka.transactions import TransactionalProducer
+from stream.records.outgoing import Outgoing
 from stream.settings import Settings, Topics
 from tests.brokers import MakeSettings, producer, read_records
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lurm_model.bundle import Bundle
-from lurm_model.files.events import day_rows
+from lurm_model.events import day_rows
 from lurm_model.inference import encoder as encoder_module
 from lurm_model.inference.encoder import Encoder
 from lurm_model.interests.codebook import Codebook

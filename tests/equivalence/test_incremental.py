@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lurm_model.bundle import Bundle
-from lurm_model.files.events import day_rows
+from lurm_model.events import day_rows
 from lurm_model.inference.incremental import IncrementalEncoder
 from lurm_model.interests.codebook import Codebook
 from lurm_model.smen.config import SmenConfig

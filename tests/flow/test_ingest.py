@@ -20,8 +20,9 @@ from state.periods import MS_PER_DAY, SCALES, Scale, parse_scales
 from state.record import Ledger, PartitionRecord
 from state.rows import seq_of
 from state.store import BagStore, Changes
+from stream.outcomes import Reason
 from stream.partition.ingest import update_rows
-from stream.records.events import EventDecoder, Limits, Reason
+from stream.records.events import EventDecoder, Limits
 from tests.plain import PlainEvent
 from tests.plain import bags as plain_bags
 

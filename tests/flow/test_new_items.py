@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from lurm_model.interests.codebook import Codebook, GivenAttributes
 from state.periods import Int64
+from stream.outcomes import ItemOutcome
 from stream.records import events as stream_events
 from stream.records.events import EventDecoder, Limits
-from stream.records.new_items import ItemRecord, LearnedItems, NewItem, Outcome, encode
+from stream.records.new_items import ItemRecord, LearnedItems, NewItem, encode
 
 NOW_MS = 1_700_000_000_000
 VECTORS = np.eye(5, dtype=np.float32)
@@ -28,7 +29,7 @@ def said(key: bytes | None, value: Any, partition: int = 0, at_ms: int = NOW_MS)
     return ItemRecord(partition, at_ms, key, raw)
 
 
-def learn(learned: LearnedItems, *records: Any) -> dict[Outcome, int]:
+def learn(learned: LearnedItems, *records: Any) -> dict[ItemOutcome, int]:
     return dict(learned.take(records, learned.read(records)))
 
 
@@ -49,9 +50,9 @@ def test_an_item_counts_to_its_interest_from_the_moment_it_is_learned_until_it_i
     learned = LearnedItems(BOOK)
     decoder = decoder_of(learned)
     assert decoded(decoder, {"item_id": "new"}) == [BOOK.unknown]
-    assert learn(learned, said(b"new", {"attributes": {"colour": "3"}})) == {Outcome.LEARNED: 1}
+    assert learn(learned, said(b"new", {"attributes": {"colour": "3"}})) == {ItemOutcome.LEARNED: 1}
     assert decoded(decoder, {"item_id": "new"}) == [3]
-    assert learn(learned, said(b"new", None)) == {Outcome.FORGOTTEN: 1}
+    assert learn(learned, said(b"new", None)) == {ItemOutcome.FORGOTTEN: 1}
     assert decoded(decoder, {"item_id": "new"}) == [BOOK.unknown]
 
 
@@ -60,17 +61,24 @@ def test_the_bundle_goes_before_the_topic_and_the_topic_before_an_events_own_att
     decoder, own = decoder_of(learned), {"colour": "0"}
     before = decoded(decoder, {"item_id": "known", "attributes": own}, {"item_id": "new", "attributes": own})
     records = [said(item, {"interest": 2, "interest_space_id": SPACE}) for item in (b"known", b"new")]
-    assert learn(learned, *records) == {Outcome.IN_BUNDLE: 1, Outcome.LEARNED: 1}
+    assert learn(learned, *records) == {ItemOutcome.IN_BUNDLE: 1, ItemOutcome.LEARNED: 1}
     after = decoded(decoder, {"item_id": "known", "attributes": own}, {"item_id": "new", "attributes": own})
     assert (before, after) == ([4, 0], [4, 2])
 
 
-BAD: dict[Outcome, list[Any]] = {
-    Outcome.NOT_JSON: [b"", b"{", b"\xff", b'{"more":' + b"[" * 20_000],
-    Outcome.WRONG_TYPE: [b"[]", b"null", b'"x"', b'{"interest":"3"}', b'{"interest":1.5}', b'{"attributes":{"a":1}}'],
-    Outcome.OTHER_SPACE: [{"interest": 3}, {"interest": 3, "interest_space_id": "0" * 16, "attributes": {}}],
-    Outcome.NO_SUCH_INTEREST: [{"interest": i, "interest_space_id": SPACE} for i in (-1, 5, 2**70)],
-    Outcome.UNKNOWN: [{}, {"attributes": {}}, {"attributes": {"colour": "moon"}}, {"interest_space_id": SPACE}],
+BAD: dict[ItemOutcome, list[Any]] = {
+    ItemOutcome.NOT_JSON: [b"", b"{", b"\xff", b'{"more":' + b"[" * 20_000],
+    ItemOutcome.WRONG_TYPE: [
+        b"[]",
+        b"null",
+        b'"x"',
+        b'{"interest":"3"}',
+        b'{"interest":1.5}',
+        b'{"attributes":{"a":1}}',
+    ],
+    ItemOutcome.OTHER_SPACE: [{"interest": 3}, {"interest": 3, "interest_space_id": "0" * 16, "attributes": {}}],
+    ItemOutcome.NO_SUCH_INTEREST: [{"interest": i, "interest_space_id": SPACE} for i in (-1, 5, 2**70)],
+    ItemOutcome.UNKNOWN: [{}, {"attributes": {}}, {"attributes": {"colour": "moon"}}, {"interest_space_id": SPACE}],
 }
 
 
@@ -79,12 +87,12 @@ PAIRS = [(outcome, value) for outcome, values in BAD.items() for value in values
 
 @pytest.mark.parametrize(("outcome", "value"), PAIRS, ids=range(len(PAIRS)))
 def test_a_record_that_says_nothing_is_counted_and_leaves_its_item_unknown_and_the_others_alone(
-    outcome: Outcome, value: Any
+    outcome: ItemOutcome, value: Any
 ) -> None:
     learned = LearnedItems(BOOK)
     good = [said(name, {"attributes": {"colour": "1"}}) for name in (b"new", b"before")]
     assert learn(learned, *good, said(b"new", value), said(b"after", {"attributes": {"colour": "2"}})) == {
-        Outcome.LEARNED: 3,
+        ItemOutcome.LEARNED: 3,
         outcome: 1,
     }
     assert learned.interest_of == {"before": 1, "after": 2}
@@ -93,7 +101,7 @@ def test_a_record_that_says_nothing_is_counted_and_leaves_its_item_unknown_and_t
 @pytest.mark.parametrize("key", [None, b"", b"\xff", b"x" * 257])
 def test_a_key_that_no_event_can_name_is_counted(key: bytes | None) -> None:
     learned = LearnedItems(BOOK)
-    assert learn(learned, said(key, {"attributes": {"colour": "1"}})) == {Outcome.BAD_KEY: 1}
+    assert learn(learned, said(key, {"attributes": {"colour": "1"}})) == {ItemOutcome.BAD_KEY: 1}
     assert learned.interest_of == {}
 
 

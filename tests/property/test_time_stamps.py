@@ -11,8 +11,9 @@ from lurm_model.interests.codebook import Codebook
 from state.periods import SCALES, TS_MS_MAX, TS_MS_MIN
 from state.rows import decode_rows
 from stream.operations.bag_report import period_bags
+from stream.outcomes import Reason
 from stream.partition.ingest import update_rows
-from stream.records.events import EventBatch, EventDecoder, Limits, Reason
+from stream.records.events import EventBatch, EventDecoder, Limits
 from tests.plain import PlainEvent, bags
 
 VECTORS = np.eye(2, dtype=np.float32)

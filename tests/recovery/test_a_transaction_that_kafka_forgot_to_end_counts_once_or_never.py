@@ -25,7 +25,7 @@ from state.rows import RECORD_KEY, Write, encode_keys, encode_values, seq_of
 from state.store import BagStore, Changes
 from stream.kafka.connection import aiokafka_arguments
 from stream.kafka.topics import end_offsets
-from stream.kafka.transactions import Outgoing
+from stream.records.outgoing import Outgoing
 from stream.settings import Settings
 from stream.trial.embedded_broker import ApacheKafka
 from tests.brokers import Broker, kafka_home, read_records

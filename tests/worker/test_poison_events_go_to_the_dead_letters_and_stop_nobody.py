@@ -8,8 +8,8 @@ from kafka import KafkaProducer
 
 from stream.kafka.connection import client_arguments
 from stream.kafka.topics import MESSAGE_BYTES_MAX, message_bytes_max
+from stream.outcomes import Reason
 from stream.records.dead_letters import PREFIX
-from stream.records.events import Reason
 from stream.settings import Settings
 from tests.brokers import Broker, producer, read_records
 from tests.plain import PlainEvent

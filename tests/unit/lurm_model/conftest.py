@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from lurm_model.bundle import Bundle
+from lurm_model.events import Events, UserLabels
 from lurm_model.files.datasets import synthetic
-from lurm_model.files.events import Events, UserLabels
 from lurm_model.training.train import TrainOptions, train
 
 # Tensors this small gain nothing from threads, and on a busy machine they wait for each other for minutes.

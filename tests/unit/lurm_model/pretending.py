@@ -8,8 +8,8 @@ import torch
 
 from lurm_model.bundle import Bundle
 from lurm_model.evaluation.evaluate import encode_events, item_interests
+from lurm_model.events import day_rows
 from lurm_model.files.datasets import synthetic
-from lurm_model.files.events import day_rows
 from lurm_model.inference import encoder
 from lurm_model.inference.incremental import IncrementalEncoder
 from lurm_model.training import learning, train

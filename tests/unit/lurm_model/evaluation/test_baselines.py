@@ -1,7 +1,7 @@
 import numpy as np
 
 from lurm_model.evaluation.baselines import PARTITIONS, sketch
-from lurm_model.files.events import Events
+from lurm_model.events import Events
 
 
 def test_a_sketch_counts_each_users_items_in_the_buckets_of_planes_through_the_median(rng: np.random.Generator) -> None:

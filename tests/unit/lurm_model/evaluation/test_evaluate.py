@@ -8,8 +8,8 @@ from lurm_model.bundle import Bundle
 from lurm_model.evaluation.baselines import baseline_features, raw_bag, recency_frequency
 from lurm_model.evaluation.evaluate import Questions, by_history, by_size, evaluate, item_interests
 from lurm_model.evaluation.tasks import default_cut, eligible, event_tasks, future_tasks, item_categories, ta_feng_tasks
+from lurm_model.events import Events, UserLabels
 from lurm_model.files.datasets import synthetic
-from lurm_model.files.events import Events, UserLabels
 from state.periods import MS_PER_DAY
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lurm_model.events import Events, day_rows
 from lurm_model.files.datasets import load_events, synthetic, write_events
-from lurm_model.files.events import Events, day_rows
 from state.bags import Bags
 
 

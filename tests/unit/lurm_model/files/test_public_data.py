@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lurm_model.errors import DatasetUnavailable
-from lurm_model.files.events import Events, UserLabels
+from lurm_model.events import Events, UserLabels
 from lurm_model.files.public_data import MOVIELENS_MEMBER, TA_FENG_MEMBER, movielens, ta_feng
 from state.periods import MS_PER_DAY
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lurm_model.bundle import Bundle
-from lurm_model.files.events import Events, UserLabels
+from lurm_model.events import Events, UserLabels
 from lurm_model.interests.codebook import Codebook, attribute_tokens
 from lurm_model.interests.items import token_matrix
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from lurm_model.files.events import Attributes, Events
+from lurm_model.events import Attributes, Events
 from lurm_model.interests.item_learning import BATCH_PAIRS, ItemEmbedding, Sequences, learn_items, pair_loss
 from lurm_model.interests.items import embed_items, start_items
 from lurm_model.progress import silent

@@ -1,10 +1,10 @@
 import numpy as np
 import scipy.sparse as sp
 
+from lurm_model.events import Events
 from lurm_model.files.datasets import synthetic
-from lurm_model.files.events import Events
 from lurm_model.interests.items import embed_items, svd_item_vectors, tf_idf, token_matrix, user_item_matrix
-from lurm_model.smen.weighting import inverse_frequency
+from lurm_model.interests.weighting import inverse_frequency
 
 
 def small() -> Events:

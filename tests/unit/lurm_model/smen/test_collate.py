@@ -2,9 +2,9 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
+from lurm_model.interests.weighting import bag_weights, inverse_frequency
 from lurm_model.smen.collate import collate, user_range
 from lurm_model.smen.config import SmenConfig
-from lurm_model.smen.weighting import bag_weights, inverse_frequency
 from state.bags import Bags, sum_pairs
 from state.history import ScaleBags
 

@@ -11,8 +11,8 @@ from scipy.fft import dct
 from lurm_model.bundle import Bundle
 from lurm_model.errors import CheckpointError
 from lurm_model.evaluation.evaluate import item_interests
+from lurm_model.events import Events, UserLabels, day_rows
 from lurm_model.files.datasets import synthetic
-from lurm_model.files.events import Events, UserLabels, day_rows
 from lurm_model.inference.encoder import Encoder
 from lurm_model.progress import Progress, silent
 from lurm_model.smen import readout

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lurm_model.files.events import day_rows
+from lurm_model.events import day_rows
 from lurm_model.smen.collate import Batch, LifeBatch, ScaleBatch
 from lurm_model.smen.config import SmenConfig
 from lurm_model.smen.network import Smen

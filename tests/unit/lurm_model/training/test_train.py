@@ -7,8 +7,8 @@ import pytest
 from lurm_model.bundle import Bundle
 from lurm_model.errors import TrainingDataError
 from lurm_model.evaluation.evaluate import encode_events, probe_auc
+from lurm_model.events import Events, UserLabels, day_rows
 from lurm_model.files.datasets import synthetic
-from lurm_model.files.events import Events, UserLabels, day_rows
 from lurm_model.inference.encoder import Encoder
 from lurm_model.interests.codebook import Codebook
 from lurm_model.smen.config import SmenConfig

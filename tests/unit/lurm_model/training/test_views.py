@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lurm_model.files.events import day_rows
+from lurm_model.events import day_rows
 from lurm_model.smen.config import SmenConfig
 from lurm_model.training.views import Reader, epoch_views, split_views
 from state.bags import sum_bags

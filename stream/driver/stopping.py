@@ -9,15 +9,13 @@ import asyncio
 import logging
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import faust
 
+from stream.driver.faust_app import LurmApp
 from stream.exits import ExitLog
 from stream.fatal import end
-
-if TYPE_CHECKING:
-    from stream.worker.app import LurmApp
 
 logger = logging.getLogger("lurm")
 
@@ -27,9 +25,9 @@ _GOODBYE_S: Final = 3.0
 class FaustWorker(faust.Worker):  # type: ignore[misc]
     """Faust's host of an app, which says nothing of its own and ends a worker that holds nothing at once."""
 
-    app: "LurmApp"
+    app: LurmApp
 
-    def __init__(self, app: "LurmApp", exits: ExitLog) -> None:
+    def __init__(self, app: LurmApp, exits: ExitLog) -> None:
         super().__init__(app, loglevel="WARN", redirect_stdouts=False, override_logging=False, quiet=True)
         self.spinner = None
         self._exits = exits
