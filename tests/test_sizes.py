@@ -10,6 +10,7 @@ FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_P90 = 30
 PARAMETERS_MAX = 6
 PUBLIC_METHODS_MAX = 10
+MAP_BYTES_MAX = 15_000
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -61,3 +62,7 @@ def test_no_class_has_too_many_public_methods() -> None:
         if isinstance(node, ast.ClassDef):
             public = [f for f in node.body if isinstance(f, Function) and not f.name.startswith("_")]
             assert len(public) <= PUBLIC_METHODS_MAX, f"{file}:{node.name} has {len(public)}"
+
+
+def test_the_map_can_be_read_in_one_sitting() -> None:
+    assert (ROOT / "ARCHITECTURE.md").stat().st_size <= MAP_BYTES_MAX
