@@ -126,8 +126,8 @@ class Worker:
         self.metrics.model.labels(bundle.model_id, bundle.space_id, interest_space_id, device).set(1)
         tell_build(self.metrics.build, self.settings.app.id, "worker")
 
-    async def _consume(self, stream: Any) -> None:
-        async for event in stream.records.events():
+    async def _consume(self, fetched: Any) -> None:
+        async for event in fetched.events():
             await self._encoded_enough()
             task = asyncio.create_task(self._apply(event.message))
             self.ownership.applying[task] = event.message
