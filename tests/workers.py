@@ -30,9 +30,9 @@ from stream.kafka.topics import create_missing, end_offsets
 from stream.operations.comparison import relative_error
 from stream.records.embedding_record import Embedding, Erased, decode
 from stream.settings import Encode, Metrics, Model, Settings, State, Worker
-from stream.soak.bundle import FIRST_DAY, N_INTERESTS, tiny_bundle
 from stream.soak.check import TOLERANCE, is_applied
 from stream.soak.traffic import value_of
+from stream.testing.bundle import FIRST_DAY, N_INTERESTS, tiny_bundle
 from stream.trial.worker_process import DEADLINE_S, WorkerProcess
 from tests.brokers import fresh_settings, producer, read_records
 from tests.plain import Bags, PlainEvent, bags

@@ -58,7 +58,7 @@ def worker(settings: Settings) -> None:
     ensure(settings, bundle.codebook.n_interests)
     from stream.worker.app import Worker  # noqa: PLC0415
 
-    Worker(settings, bundle, scales).execute()
+    Worker(settings, bundle).execute()
 
 
 def _configure_logging(level: str) -> None:

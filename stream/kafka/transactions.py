@@ -7,7 +7,7 @@ Every request has aiokafka's deadline and is retried; what never ends is ended b
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -36,6 +36,37 @@ def last_offset(topic: str, base_offset: int, n_records: int) -> int:
     if base_offset < 0:
         raise KafkaError(f"the broker has written a batch and does not know where: topic={topic}")
     return base_offset + n_records - 1
+
+
+class Writer(Protocol):
+    """What a partition asks of a producer: Kafka's, or one in memory (`stream.testing`)."""
+
+    partition: int
+    id: str
+
+    @property
+    def n_done(self) -> int:
+        """How many transactions are over."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether one is not."""
+
+    @property
+    def dead(self) -> bool:
+        """Nothing would ever be sent again."""
+
+    async def stop(self) -> None:
+        """Give up the connection."""
+
+    async def transact(
+        self,
+        cause: str,
+        outputs: Mapping[str, Sequence[Outgoing]],
+        timestamp_ms: int,
+        source: SourceOffset | None = None,
+    ) -> dict[str, int]:
+        """Write all or nothing; the offset of each topic's last record."""
 
 
 class TransactionalProducer:

@@ -20,7 +20,7 @@ from state.rows import RECORD_KEY, Write, seq_of
 from state.store import BagStore, Changes
 from stream.failpoints import passing
 from stream.kafka.source import Source
-from stream.kafka.transactions import SourceOffset, TransactionalProducer
+from stream.kafka.transactions import SourceOffset, Writer
 from stream.metrics import WorkerMetrics
 from stream.partition.ingest import update_rows
 from stream.records.dead_letters import dead_letters
@@ -67,9 +67,7 @@ class Pipeline:
 class Partition:
     """A partition we own; `apply`, `erase`, `roll_up` and `publish` may be called concurrently and order themselves."""
 
-    def __init__(
-        self, store: BagStore, changelog: TransactionalProducer, embeddings: TransactionalProducer, shared: Pipeline
-    ) -> None:
+    def __init__(self, store: BagStore, changelog: Writer, embeddings: Writer, shared: Pipeline) -> None:
         self.number = changelog.partition
         self.store = store
         self.producers = (changelog, embeddings)

@@ -6,10 +6,12 @@ threads; each publishes for itself, so that none waits for another's broker or b
 """
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 
@@ -20,8 +22,7 @@ from state.view import StoreView
 from stream.failpoints import passing
 from stream.fatal import die
 from stream.partition.encoding import EncodedUsers, encode_users
-from stream.partition.ownership import Ownership
-from stream.partition.partition import Partition
+from stream.partition.partition import Partition, Pipeline
 from stream.records.embedding_record import EmbeddingWriter
 from stream.records.outgoing import Outgoing
 
@@ -29,12 +30,23 @@ from stream.records.outgoing import Outgoing
 _BATCHES_HELD = 16
 
 
+class Owned(Protocol):
+    """The partitions whose users are encoded, and whether work is allowed now."""
+
+    partitions: dict[int, Partition]
+    recovered: bool
+
+    @property
+    def shared(self) -> Pipeline:
+        """What they share."""
+
+
 class Reencoder:
     """Runs the encode cycles of a worker."""
 
     def __init__(
         self,
-        ownership: Ownership,
+        ownership: Owned,
         encoder: IncrementalEncoder,
         writer: EmbeddingWriter,
         interval_s: float,
@@ -72,6 +84,15 @@ class Reencoder:
         """Begin the next cycles at once, whatever the interval; a walk over everybody gives way to them."""
         self._n_hurried += 1
         self._hurry.set()
+
+    async def encode_all(self, partition: Partition) -> None:
+        """Encode everybody who is dirty now, and walk over everybody if a walk is due, to its end."""
+        await self._cycle(partition)
+        await self._sweep_until(partition, math.inf)
+
+    def close(self) -> None:
+        """End the threads, once nothing is encoded any more."""
+        self._threads.shutdown()
 
     async def _follow(self, partition: Partition) -> None:
         """Cycle as long as the partition is owned."""

@@ -15,13 +15,13 @@ from stream.kafka.topics import create_missing
 from stream.operations.replay import newest_embeddings
 from stream.operations.scrape import Samples, quantile, value
 from stream.settings import App, Encode, Kafka, Metrics, Model, Settings, State, Topics
-from stream.soak.bundle import tiny_bundle
 from stream.soak.check import differences, is_applied, unseen
 from stream.soak.crew import Crew, Member
 from stream.soak.erasures import erasures
 from stream.soak.faults import Scene, inject
 from stream.soak.readers import Readers
 from stream.soak.traffic import Sent, Traffic, sent_events
+from stream.testing.bundle import tiny_bundle
 from stream.trial.embedded_broker import start_broker
 
 _MEMBERS = ("a", "b", "c")

@@ -21,8 +21,8 @@ from kafka.errors import KafkaError
 from stream.kafka.connection import client_arguments
 from stream.operations.replay import read_topic
 from stream.settings import Settings
-from stream.soak.bundle import FIRST_DAY, N_INTERESTS
 from stream.soak.reference import MS_PER_DAY, PlainEvent, Reference
+from stream.testing.bundle import FIRST_DAY, N_INTERESTS
 
 N_USERS: Final = 500
 N_DAYS: Final = 120

@@ -15,8 +15,6 @@ from typing import Any, Final
 from lurm_model.bundle import Bundle
 from lurm_model.inference.incremental import IncrementalEncoder
 from state.options import StoreOptions, StoreResources
-from state.periods import Scale, format_scales
-from state.record import PartitionRecord
 from stream.driver.faust_app import faust_app
 from stream.driver.stopping import FaustWorker
 from stream.errors import ConfigInvalid
@@ -27,10 +25,9 @@ from stream.kafka.topics import message_bytes_max
 from stream.metrics import WorkerMetrics, tell_build
 from stream.partition.encoding import leave_a_core
 from stream.partition.ownership import Ownership
-from stream.partition.partition import Names, Pipeline
+from stream.partition.pipeline import Surroundings, pipeline
 from stream.partition.reencode import Reencoder
 from stream.records.embedding_record import EmbeddingWriter
-from stream.records.events import EventDecoder, Limits
 from stream.records.new_items import LearnedItems
 from stream.settings import Settings
 from stream.worker.control import ControlReader
@@ -54,11 +51,11 @@ _OLD_INTERVAL_S: Final = 86_400.0
 class Worker:
     """One worker process: built from data, run by `execute`."""
 
-    def __init__(self, settings: Settings, bundle: Bundle, scales: tuple[Scale, ...]) -> None:
+    def __init__(self, settings: Settings, bundle: Bundle) -> None:
         self.settings = settings
         self.metrics = WorkerMetrics()
         self._items = ItemsReader(settings, LearnedItems(bundle.codebook), self.metrics)
-        self.ownership = _ownership(settings, bundle, scales, self._items)
+        self.ownership = _ownership(settings, bundle, self._items)
         self.app = faust_app(settings, self.ownership)
         writer = EmbeddingWriter(bundle.model_id, bundle.space_id, settings.encode.dtype)
         leave_a_core()
@@ -210,12 +207,10 @@ class Worker:
             yield f"the producer of partition {number} is dead"
 
 
-def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], items: ItemsReader) -> Ownership:
-    events, kafka, state = settings.events, settings.kafka, settings.state
+def _ownership(settings: Settings, bundle: Bundle, items: ItemsReader) -> Ownership:
+    state = settings.state
     if state.dir is None:
         raise ConfigInvalid("no folder for the state: set LURM_STATE__DIR")
-    limits = Limits(events.value_bytes_max, events.future_s_max * 1000, events.age_s_max * 1000)
-    topics = settings.topics
 
     async def source() -> Source:
         # No event is counted before its item can be known.
@@ -225,24 +220,7 @@ def _ownership(settings: Settings, bundle: Bundle, scales: tuple[Scale, ...], it
     async def first() -> dict[int, int]:
         return await ask(first_offsets, settings)
 
-    shared = Pipeline(
-        names=Names(
-            events=topics.events,
-            changelog=settings.changelog_topic,
-            dead_letters=topics.dead_letters,
-            embeddings=topics.embeddings,
-            control=settings.control_topic,
-            group=settings.app.id,
-        ),
-        source=source,
-        first_offsets=first,
-        decoder=EventDecoder(bundle.codebook, events.weights, limits, items.learned.interest_of),
-        scales=scales,
-        empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
-        model_id=bundle.model_id,
-        dead_letter_bytes_max=message_bytes_max(settings, topics.dead_letters),
-        metrics=items.metrics,
-        now_ms=lambda: time.time_ns() // 1_000_000,
-    )
+    around = Surroundings(source, first, message_bytes_max(settings, settings.topics.dead_letters))
+    shared = pipeline(settings, bundle, items.learned, items.metrics, around)
     resources = StoreResources(StoreOptions(state.cache_bytes, state.memtable_bytes, state.open_files_max))
-    return Ownership(state.dir / settings.app.id, resources, kafka, shared)
+    return Ownership(state.dir / settings.app.id, resources, settings.kafka, shared)

@@ -14,7 +14,7 @@ from state.store import BEHIND_S_MAX, BagStore, Changes
 from stream.cli import cli
 from stream.kafka.topics import create_missing
 from stream.settings import App, Model, Settings, State
-from stream.soak.bundle import tiny_bundle
+from stream.testing.bundle import tiny_bundle
 from tests.brokers import Broker, environment_of, fresh_settings
 from tests.conftest import KINDS, NO_KAFKA
 from tests.unit.state.test_store import row

@@ -10,10 +10,10 @@ from state.periods import MS_PER_DAY
 from stream.kafka.topics import create_missing
 from stream.operations.replay import newest_embeddings, newest_state
 from stream.settings import Model, Settings
-from stream.soak.bundle import FIRST_DAY, tiny_bundle
 from stream.soak.check import differences, unseen
 from stream.soak.reference import Reference
 from stream.soak.traffic import Sent
+from stream.testing.bundle import FIRST_DAY, tiny_bundle
 from tests.broker.state_writer import StateWriter
 from tests.brokers import Broker, fresh_settings, producer
 from tests.conftest import KINDS

@@ -13,7 +13,7 @@ from lurm_model.files.datasets import load_events, synthetic, write_events
 from stream.commands.model import evaluate, stage_lines, train
 from stream.errors import ConfigInvalid, LurmError
 from stream.settings import load
-from stream.soak.bundle import tiny_bundle
+from stream.testing.bundle import tiny_bundle
 
 
 @pytest.fixture(scope="module")

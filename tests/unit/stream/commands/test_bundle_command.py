@@ -11,7 +11,7 @@ from lurm_model.bundle import FILES, Bundle
 from lurm_model.files.datasets import synthetic
 from lurm_model.training.train import TrainOptions, train
 from stream.cli import run
-from stream.soak.bundle import tiny_bundle
+from stream.testing.bundle import tiny_bundle
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A bundle that needs no data and no training: every item's interest is known beforehand, the weights are random.
 
-What a soak checks does not depend on how good the vectors are, only on that everybody computes the same.
+What a test or a soak checks does not depend on how good the vectors are, only on that everybody computes the same.
 """
 
 from typing import Final

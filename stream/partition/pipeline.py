@@ -1,0 +1,56 @@
+"""What the partitions of an application share, made of its settings, its model and what its surroundings say."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
+
+from lurm_model.bundle import Bundle
+from state.periods import Scale, format_scales
+from state.record import PartitionRecord
+from stream.kafka.source import Source
+from stream.metrics import WorkerMetrics
+from stream.partition.partition import Names, Pipeline
+from stream.records.events import EventDecoder, Limits
+from stream.records.new_items import LearnedItems
+from stream.settings import Settings
+
+
+class Surroundings(NamedTuple):
+    """What a worker asks its broker, or a test answers itself."""
+
+    source: Callable[[], Awaitable[Source]]
+    first_offsets: Callable[[], Awaitable[Mapping[int, int]]]
+    dead_letter_bytes_max: int
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+
+def pipeline(
+    settings: Settings,
+    bundle: Bundle,
+    items: LearnedItems,
+    metrics: WorkerMetrics,
+    around: Surroundings,
+) -> Pipeline:
+    """What all partitions of a worker share. The state's scales are the bundle's."""
+    scales: tuple[Scale, ...] = bundle.scales
+    events, topics = settings.events, settings.topics
+    limits = Limits(events.value_bytes_max, events.future_s_max * 1000, events.age_s_max * 1000)
+    return Pipeline(
+        names=Names(
+            events=topics.events,
+            changelog=settings.changelog_topic,
+            dead_letters=topics.dead_letters,
+            embeddings=topics.embeddings,
+            control=settings.control_topic,
+            group=settings.app.id,
+        ),
+        source=around.source,
+        first_offsets=around.first_offsets,
+        decoder=EventDecoder(bundle.codebook, events.weights, limits, items.interest_of),
+        scales=scales,
+        empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
+        model_id=bundle.model_id,
+        dead_letter_bytes_max=around.dead_letter_bytes_max,
+        metrics=metrics,
+        now_ms=around.now_ms,
+    )
