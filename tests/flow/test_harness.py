@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from lurm_model.inference.encoder import Encoder
 from state.history import resolve
@@ -107,15 +108,15 @@ def assert_exact(harness: Harness, sent: list[PlainEvent], model: int) -> None:
         embedding = harness.embedding(user.decode())
         assert embedding is not None
         assert embedding.model_id == MODELS[model].model_id
-        assert relative_error(embedding.vectors, fresh(harness, user, model)) <= TOLERANCE
+        assert relative_error(embedding.vectors.astype(np.float64), fresh(harness, user, model)) <= TOLERANCE
 
 
-def fresh(harness: Harness, user: bytes, model: int) -> np.ndarray[Any, Any]:
+def fresh(harness: Harness, user: bytes, model: int) -> NDArray[np.float64]:
     """The user's vectors from all rows."""
     for partition in harness.partitions.values():
         users, rows = partition.store.read_users([user])
         if users:
-            return ENCODERS[model].encode(resolve(rows, MODELS[model].scales, 1), 1)[0]
+            return ENCODERS[model].encode(resolve(rows, MODELS[model].scales, 1), 1)[0].astype(np.float64)
     raise AssertionError(f"no rows: {user!r}")
 
 
