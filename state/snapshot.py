@@ -21,7 +21,7 @@ from state.options import MARKS, META, ROWS, StoreResources, open_database
 from state.record import decode_record
 from state.rows import RECORD_KEY
 from state.scan import check_read, scan
-from state.store import APPLIED_KEY, FORMAT, FORMAT_KEY, BagStore, decode_applied
+from state.store import APPLIED_KEY, CHANGELOG_KEY, FORMAT, FORMAT_KEY, BagStore, decode_applied
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -117,6 +117,8 @@ def _ingest(folder: Path, manifest: Manifest, database: Path, resources: StoreRe
             if paths:
                 opened.get_column_family(family).ingest_external_file(paths)
         meta = opened.get_column_family(META)
+        if manifest.origin.changelog_id:  # one that an earlier version took does not say it here
+            meta[CHANGELOG_KEY] = manifest.origin.changelog_id.encode()
         for key, value in manifest.meta.items():
             meta[key.encode()] = bytes.fromhex(value)
 
@@ -162,6 +164,7 @@ def _write(reader: Rdict, part: Path, origin: Origin, resources: StoreResources,
     if stored is None or APPLIED_KEY not in meta:
         raise StoreUnavailable(f"nothing was applied yet: path={reader.path()}")
     record = decode_record(stored)
+    _refuse_other_changelog(meta.get(CHANGELOG_KEY, b"").decode(), origin, reader.path())
     offset, applied_at_s = decode_applied(meta[APPLIED_KEY])
     expected = reader.property_int_value("rocksdb.estimate-num-keys") or 0
     n_rows, rows = _dump(reader, part, ROWS, resources, lambda n: progress(n, max(n, expected)))
@@ -170,6 +173,14 @@ def _write(reader: Rdict, part: Path, origin: Origin, resources: StoreResources,
         origin, offset, applied_at_s, record.interest_space_id, record.scales, n_rows - 1, n_marks,
         {key.decode(): value.hex() for key, value in meta.items()}, {ROWS: rows, MARKS: marks},
     )  # fmt: skip
+
+
+def _refuse_other_changelog(applied: str, origin: Origin, path: str) -> None:
+    if "" not in (applied, origin.changelog_id or "") and applied != origin.changelog_id:
+        raise SnapshotUnusable(
+            "the changelog is not the one that was applied here; was it recreated? "
+            f"topic={origin.changelog} id={origin.changelog_id} applied={applied} path={path}"
+        )
 
 
 def _dump(

@@ -32,6 +32,8 @@ FORMAT: Final = b"1"
 TOMBSTONE_RETENTION_S: Final = 7 * 86_400
 # A disk that is further behind is wiped: the day between is for the replay itself and for clocks that differ.
 BEHIND_S_MAX: Final = TOMBSTONE_RETENTION_S - 86_400
+# One dated further ahead of now was dated by a clock that was wrong, and may be of any age.
+AHEAD_S_MAX: Final = 43_200
 
 FORMAT_KEY: Final = b"format"
 APPLIED_KEY: Final = b"applied"
@@ -39,6 +41,7 @@ _APPLIED = struct.Struct("<qd")
 # The changelog offset of a store that has applied nothing.
 NONE_APPLIED: Final = -1
 _REPLAYED_KEY: Final = b"replayed"
+CHANGELOG_KEY: Final = b"changelog"
 _SEQ = struct.Struct("<q")
 
 
@@ -61,6 +64,7 @@ class BagStore:
     """The rows of one partition in RocksDB; see the module for its invariants.
 
     ``published`` is a watermark known from elsewhere, the changelog's end: a replay need not mark what is below it.
+    ``changelog_id``: the topic that is applied here, "" while unknown; written with the next offset.
     ``changelog_offset``: the last one applied, `NONE_APPLIED` at first.
     ``written_at_s``: when it last applied anything, on this machine's clock; a new one, when it was opened.
     """
@@ -80,6 +84,7 @@ class BagStore:
         with self._poisoned_on_failure("read"):
             self._check_format()
             self._has_caches = next(scan(self._caches_db.iter()), None) is not None
+            self.changelog_id = (self._meta_db.get(CHANGELOG_KEY) or b"").decode()
             self.changelog_offset, self.applied_at_s = self._read_applied()
             self._replayed_seq = _SEQ.unpack(self._meta_db.get(_REPLAYED_KEY) or _SEQ.pack(-1))[0]
             stored = self._db.get(RECORD_KEY)
@@ -87,14 +92,18 @@ class BagStore:
             self.marks = self._read_marks()
 
     @classmethod
-    def open_fresh(cls, path: Path, resources: StoreResources, now_s: float) -> "BagStore":
-        """Open a store; one so far behind that the changelog may have forgotten tombstones is wiped first."""
+    def open_fresh(cls, path: Path, resources: StoreResources, now_s: float, changelog_id: str = "") -> "BagStore":
+        """Open the store of this changelog.
+
+        One of another, or so far behind that the changelog may have forgotten tombstones, is wiped first.
+        """
         store = cls(path, resources)
-        if not is_behind(store, now_s):
-            return store
-        store.close()
-        shutil.rmtree(path)
-        return cls(path, resources)
+        if is_behind(store, now_s) or is_of_another(store, changelog_id):
+            store.close()
+            shutil.rmtree(path)
+            store = cls(path, resources)
+        store.changelog_id = changelog_id or store.changelog_id
+        return store
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these row keys, in their order."""
@@ -217,6 +226,8 @@ class BagStore:
 
     def _write_applied(self, batch: WriteBatch, changelog_offset: int, at_s: float) -> None:
         batch.put(APPLIED_KEY, _APPLIED.pack(changelog_offset, at_s), self._meta_cf)
+        if self.changelog_id:
+            batch.put(CHANGELOG_KEY, self.changelog_id.encode(), self._meta_cf)
         self._write(batch)
         self.changelog_offset, self.applied_at_s = changelog_offset, at_s
         self.written_at_s = time.time()
@@ -263,9 +274,20 @@ class BagStore:
         return decode_applied(value)
 
 
+def is_of_another(store: BagStore, changelog_id: str) -> bool:
+    """Whether what was applied is another changelog's: its offsets say nothing about this one, nor do its rows."""
+    known = "" not in (store.changelog_id, changelog_id)
+    return known and store.changelog_offset != NONE_APPLIED and store.changelog_id != changelog_id
+
+
 def is_behind(store: BagStore, now_s: float) -> bool:
     """Whether the changelog may have forgotten tombstones that this store has not seen."""
-    return store.changelog_offset != NONE_APPLIED and now_s - store.applied_at_s >= BEHIND_S_MAX
+    return store.changelog_offset != NONE_APPLIED and not is_recent(store.applied_at_s, now_s)
+
+
+def is_recent(applied_at_s: float, now_s: float) -> bool:
+    """Whether what was applied last was applied so lately that every later tombstone is still there."""
+    return -AHEAD_S_MAX < now_s - applied_at_s < BEHIND_S_MAX
 
 
 def remove_if_behind(path: Path, resources: StoreResources, now_s: float) -> bool:

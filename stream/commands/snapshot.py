@@ -79,7 +79,7 @@ def restore(settings: Settings, source: Path, partition: int | None, replace: bo
     for number, manifest in manifests.items():
         _refuse_other(manifest, number, own, space)
         _refuse_old(found[number], manifest.applied_at_s)
-        _refuse_newer(folder / found[number].name, manifest.changelog_offset, replace=replace)
+        _refuse_newer(folder / found[number].name, manifest, replace=replace)
     for number, manifest in manifests.items():
         put(found[number], manifest, folder / found[number].name, resources)
         click.echo(f"partition {number}: rows={manifest.rows} changelog_offset={manifest.changelog_offset}")
@@ -139,19 +139,20 @@ def _refuse_other(
 
 
 def _refuse_old(path: Path, applied_at_s: float) -> None:
-    from state.store import BEHIND_S_MAX  # noqa: PLC0415
+    from state.store import is_recent  # noqa: PLC0415
 
-    if time.time() - applied_at_s >= BEHIND_S_MAX:
+    if not is_recent(applied_at_s, time.time()):
         raise ConfigInvalid(
-            f"the snapshot is older than the changelog keeps deletions: path={path}; "
+            "the snapshot is older than the changelog keeps deletions, or dated in the future by a wrong clock: "
+            f"applied={time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(applied_at_s))} path={path}; "
             "start the worker without it: it replays the whole changelog"
         )
 
 
-def _refuse_newer(path: Path, snapshot_offset: int, *, replace: bool) -> None:
+def _refuse_newer(path: Path, manifest: "Manifest", *, replace: bool) -> None:
     from state.errors import StoreUnavailable  # noqa: PLC0415
     from state.options import StoreOptions, StoreResources  # noqa: PLC0415
-    from state.store import BagStore  # noqa: PLC0415
+    from state.store import BagStore, is_of_another  # noqa: PLC0415
 
     if not path.exists():
         return
@@ -160,9 +161,10 @@ def _refuse_newer(path: Path, snapshot_offset: int, *, replace: bool) -> None:
     except StoreUnavailable as error:
         raise ConfigInvalid(f"{error}; is its worker stopped?") from error
     offset = store.changelog_offset
+    comparable = not is_of_another(store, manifest.origin.changelog_id or "")
     store.close()
-    if offset > snapshot_offset and not replace:
+    if comparable and offset > manifest.changelog_offset and not replace:
         raise ConfigInvalid(
             f"the state is newer than the snapshot: path={path} changelog_offset={offset} "
-            f"snapshot={snapshot_offset}; --replace goes back all the same"
+            f"snapshot={manifest.changelog_offset}; --replace goes back all the same"
         )

@@ -70,6 +70,14 @@ def read_source(settings: Settings) -> Source:
     return Source(topics.events, found, topics.epoch)
 
 
+def read_changelog_id(settings: Settings) -> str:
+    """Ask the broker; "" where it gives topics no id. **Raises** `SourceLost` when there is none."""
+    found = topic_id(settings, settings.changelog_topic)
+    if found is None:
+        raise SourceLost(f"the changelog is gone: topic={settings.changelog_topic}; was it deleted?")
+    return found
+
+
 def first_offsets(settings: Settings) -> dict[int, int]:
     """The first offset of each source partition. **Raises** `BrokerUnavailable`."""
     return {number: first for number, (first, _) in offset_ranges(settings, settings.topics.events).items()}

@@ -28,13 +28,16 @@ class SourceOffset(NamedTuple):
     group: str
 
 
-def last_offset(topic: str, base_offset: int, n_records: int) -> int:
-    """Where the last record of an acknowledged batch stands.
+def last_offset(topic: str, base_offset: int, n_records: int, after: int = -1) -> int:
+    """Where the last record of an acknowledged batch stands; the one that this producer wrote before stands ``after``.
 
-    **Raises** `KafkaError` when the broker did not say: it knows the batch from an earlier attempt, but not where.
+    **Raises** `KafkaError` when the broker did not say: it knows the batch from an earlier attempt, but not where. And
+    when it does not follow: the topic is another one by now, or has lost its end, and what was written before is gone.
     """
     if base_offset < 0:
         raise KafkaError(f"the broker has written a batch and does not know where: topic={topic}")
+    if base_offset <= after:
+        raise KafkaError(f"a topic has gone back; was it recreated? topic={topic} last={after} next={base_offset}")
     return base_offset + n_records - 1
 
 
@@ -78,6 +81,8 @@ class TransactionalProducer:
         # What the watchdog looks at: how many transactions are over, and whether one is not.
         self.n_done = 0
         self.in_flight = False
+        # The offset of the last record of each topic.
+        self._written: dict[str, int] = {}
         self._producer = AIOKafkaProducer(
             **aiokafka_arguments(kafka),
             transactional_id=transactional_id,
@@ -123,10 +128,11 @@ class TransactionalProducer:
         producer, self.in_flight = self._producer, True
         await producer.begin_transaction()
         sent = {topic: await self._send(topic, records, timestamp_ms) for topic, records in outputs.items() if records}
-        last = {}
+        last, written = {}, self._written
         for topic, batches in sent.items():
             for n_records, acknowledged in batches:
-                last[topic] = last_offset(topic, (await acknowledged).offset, n_records)
+                last[topic] = last_offset(topic, (await acknowledged).offset, n_records, written.get(topic, -1))
+                written[topic] = last[topic]
         passing(f"{cause}.sent")
         if source is not None:
             position = {TopicPartition(source.topic, source.partition): source.next_offset}

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from aiokafka import TopicPartition
 from state.errors import StateError, StoreUnavailable
 from state.options import StoreResources
 from state.rows import RECORD_KEY
-from state.store import BEHIND_S_MAX, BagStore, remove_if_behind
+from state.store import BagStore, is_of_another, is_recent, remove_if_behind
+from stream.errors import SourceLost
 from stream.kafka.hanging import last_hidden_keys
 from stream.kafka.transactions import TransactionalProducer
 from stream.kafka.watermark import Newest, newest_records
@@ -38,7 +39,14 @@ class Ownership:
     ``was_assigned`` anything, it holds nothing.
     """
 
-    def __init__(self, folder: Path, resources: StoreResources, kafka: Kafka, shared: Pipeline) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        resources: StoreResources,
+        kafka: Kafka,
+        shared: Pipeline,
+        changelog_id: Callable[[], Awaitable[str]],
+    ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.recovered = False
         self.ready = False
@@ -49,6 +57,7 @@ class Ownership:
         self.folder = folder
         self._resources = resources
         self._kafka = kafka
+        self._changelog_id = changelog_id
         self._stores: dict[int, BagStore] = {}
         self._allowed: set[int] = set()
         self._assigned_at_s, self._replayed_before = 0.0, 0
@@ -60,8 +69,8 @@ class Ownership:
         """Every open store, by partition: those we own and those we stand by for."""
         return self._stores
 
-    def store(self, number: int) -> BagStore:
-        """The store of an assigned partition, opened on first use.
+    def store(self, number: int, changelog_id: str = "") -> BagStore:
+        """The store of an assigned partition, opened on first use, of this changelog if it is known.
 
         **Raises** `StoreUnavailable` for one that was cut off while it was open: opened again, it is wiped.
         """
@@ -69,10 +78,11 @@ class Ownership:
             raise RuntimeError(f"partition {number} is not assigned to this worker")
         if number not in self._stores:
             path = self.folder / f"partition-{number}"
-            self._stores[number] = BagStore.open_fresh(path, self._resources, time.time())
+            self._stores[number] = BagStore.open_fresh(path, self._resources, time.time(), changelog_id)
         store = self._stores[number]
+        store.changelog_id = changelog_id or store.changelog_id
         # A replay would go on where it stopped, and the changelog may have forgotten tombstones since.
-        if time.time() - store.written_at_s > BEHIND_S_MAX:
+        if not is_recent(store.written_at_s, time.time()):
             raise StoreUnavailable(
                 f"the state saw no changelog for days and must begin anew, with the worker: path={store.path}"
             )
@@ -94,11 +104,15 @@ class Ownership:
         for number in set(self._stores) - self._allowed:
             self._stores.pop(number).close()
         opened = self._allowed - set(self._stores)
-        producers = dict(zip(new, await asyncio.gather(*map(self._fence, new)), strict=True))
+        started = await asyncio.gather(*map(self._fence, new))
+        producers = dict(zip(new, started, strict=True))
+        changelog_id = await self._changelog_id() if allowed else ""
+        for store in self._stores.values():
+            self._refuse_other(store, changelog_id)
         await self._end_hanging(producers)
         newest = await newest_records(self._kafka, self.shared.names.changelog, opened)
         for number in opened & self._allowed:
-            self._open(number, newest.get(number))
+            self._open(number, changelog_id, newest.get(number))
         for number, (rows, embeddings) in producers.items():
             if number in self._allowed:
                 self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
@@ -219,20 +233,33 @@ class Ownership:
             if names.embeddings in found:
                 await embeddings.end_hanging([names.embeddings], commit=True)
 
-    def _open(self, number: int, newest: Newest | None) -> None:
+    def _open(self, number: int, changelog_id: str, newest: Newest | None) -> None:
         """Open a store of a partition whose changelog ends like this; what it says is published needs no mark.
 
-        A store that is at that end and says something else has applied what Kafka aborted later: it is wiped.
+        A store that is at that end and says something else has applied what Kafka aborted later: it is wiped. So is
+        one of another changelog, but only once somebody has begun this one: until then it may be all there is.
         """
         store = self.store(number)
         if newest is None:
-            return
-        if newest.offset < store.changelog_offset < newest.end and store.record != newest.record:
+            self._refuse_other(store, changelog_id)
+        elif is_of_another(store, changelog_id):
+            logger.warning("the state belongs to another changelog, and begins anew: path=%s", store.path)
+            self._stores.pop(number).close()
+        elif newest.offset < store.changelog_offset < newest.end and store.record != newest.record:
             logger.warning("the state holds what Kafka has aborted, and begins anew: path=%s", store.path)
             self._stores.pop(number).close()
             shutil.rmtree(store.path)
-            store = self.store(number)
-        store.published = newest.record.published
+        store = self.store(number, changelog_id)
+        if newest is not None:
+            store.published = newest.record.published
+
+    def _refuse_other(self, store: BagStore, changelog_id: str) -> None:
+        if is_of_another(store, changelog_id):
+            raise SourceLost(
+                "the changelog is not the one that was applied; was it recreated? "
+                f"topic={self.shared.names.changelog} id={changelog_id} applied={store.changelog_id} "
+                f"path={store.path}; remove LURM_STATE__DIR and reset the group's offsets to build the state again"
+            )
 
     async def _release(self, number: int) -> None:
         partition = self.partitions.pop(number)

@@ -20,7 +20,7 @@ from stream.driver.stopping import FaustWorker
 from stream.errors import ConfigInvalid
 from stream.exits import ExitLog
 from stream.fatal import EXIT_FATAL, die
-from stream.kafka.source import Source, ask, first_offsets, read_source
+from stream.kafka.source import Source, ask, first_offsets, read_changelog_id, read_source
 from stream.kafka.topics import message_bytes_max
 from stream.metrics import WorkerMetrics, tell_build
 from stream.partition.encoding import leave_a_core
@@ -217,10 +217,13 @@ def _ownership(settings: Settings, bundle: Bundle, items: ItemsReader) -> Owners
         await items.caught_up()
         return await ask(read_source, settings)
 
+    async def changelog_id() -> str:
+        return await ask(read_changelog_id, settings)
+
     async def first() -> dict[int, int]:
         return await ask(first_offsets, settings)
 
     around = Surroundings(source, first, message_bytes_max(settings, settings.topics.dead_letters))
     shared = pipeline(settings, bundle, items.learned, items.metrics, around)
     resources = StoreResources(StoreOptions(state.cache_bytes, state.memtable_bytes, state.open_files_max))
-    return Ownership(state.dir / settings.app.id, resources, settings.kafka, shared)
+    return Ownership(state.dir / settings.app.id, resources, settings.kafka, shared, changelog_id)

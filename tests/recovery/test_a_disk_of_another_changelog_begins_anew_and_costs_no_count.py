@@ -1,0 +1,105 @@
+"""The changelog is deleted and rebuilt; a disk that knows only the old one comes back, however long the new one is."""
+
+from contextlib import closing
+
+import pytest
+from kafka import KafkaAdminClient
+
+from state.periods import MS_PER_DAY
+from stream.kafka.connection import client_arguments
+from stream.settings import Settings, Worker
+from tests.brokers import Broker
+from tests.plain import PlainEvent
+from tests.recovery.runs import check_disk
+from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
+from tests.workers import (
+    FIRST_DAY,
+    Traffic,
+    WorkerProcess,
+    check_exact,
+    check_published,
+    recreate,
+    second,
+    stopped_after,
+    wait_applied,
+    wait_until,
+)
+
+
+@pytest.mark.kafka
+def test_a_disk_of_another_changelog_begins_anew_and_costs_no_count(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """The embedded broker deletes no group, and gives topics no id."""
+    settings = settings_on(kafka_broker.brokers, worker=Worker())
+    traffic, others = Traffic(settings, seed=71), Traffic(settings, seed=72, prefix="other")
+    old = make_worker(settings).ready()
+    for _ in range(8):
+        traffic.send_these(of_few_rows())
+        wait_applied(settings, old)
+    assert old.terminate() == 0, old.output()
+    # In the new changelog their rows stand where the old one was long before: this disk would never read them.
+    traffic.send_these(of_few_rows())
+    rebuilt_by(make_worker(second(settings)), others)
+
+    old.ready()
+    traffic.send_these(of_few_rows())
+    wait_applied(settings, old)
+    check_exact(settings, traffic.sent + others.sent)
+    assert "the state belongs to another changelog, and begins anew" in old.output()
+    check_published(settings)
+    check_disk(old)
+
+
+@pytest.mark.kafka
+def test_a_disk_that_is_all_there_is_of_a_state_is_not_removed(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """Nobody has rebuilt the changelog: whoever deleted it by mistake still has the rows."""
+    settings = settings_on(kafka_broker.brokers)
+    traffic, worker = Traffic(settings, seed=72), make_worker(settings)
+    stopped_after(worker, traffic)
+    before = databases(settings)
+    recreate(settings, settings.changelog_topic)
+    assert "the changelog is not the one that was applied; was it recreated?" in refusal(worker, 1)
+    assert databases(settings) == before
+
+
+@pytest.mark.kafka
+def test_a_changelog_that_is_recreated_under_a_running_worker_ends_it_before_it_writes_into_it(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    settings = settings_on(kafka_broker.brokers, worker=Worker())
+    traffic = Traffic(settings, seed=73)
+    worker = make_worker(settings).ready()
+    traffic.send(500)
+    wait_applied(settings, worker)
+    recreate(settings, settings.changelog_topic)
+    traffic.send(300)
+    assert worker.wait() != 0, worker.output()
+    assert "was it recreated?" in refusal(worker, 1)
+    rebuilt_by(make_worker(second(settings)), traffic, recreated=True)
+    check_exact(settings, traffic.sent)
+
+
+def rebuilt_by(worker: WorkerProcess, traffic: Traffic, *, recreated: bool = False) -> None:
+    """Another worker builds the state again, as its refusal advises, and then goes on past the old changelog's end."""
+    settings = worker.settings
+    if not recreated:
+        recreate(settings, settings.changelog_topic)
+    with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
+        wait_until(lambda: admin.delete_groups([settings.app.id]) == {settings.app.id: "OK"})
+    worker.ready()
+    for _ in range(5):
+        traffic.send(300)
+        wait_applied(settings, worker)
+    assert worker.terminate() == 0, worker.output()
+
+
+def of_few_rows() -> list[PlainEvent]:
+    return [PlainEvent(b"user-%d" % number, number, FIRST_DAY * MS_PER_DAY) for number in range(20)] * 3
+
+
+def databases(settings: Settings) -> list[str]:
+    assert settings.state.dir is not None
+    return sorted(str(path) for path in settings.state.dir.rglob("CURRENT"))
