@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from state.record import PartitionRecord
 from state.snapshot import MANIFEST
 from state.store import BEHIND_S_MAX, BagStore, Changes
 from stream.cli import cli
-from stream.kafka.topics import create_missing
+from stream.kafka.topics import create_missing, topic_id
 from stream.settings import App, Model, Settings, State
 from stream.testing.bundle import tiny_bundle
 from tests.brokers import Broker, environment_of, fresh_settings
@@ -83,6 +84,13 @@ def too_old(settings: Settings, out: Path) -> Settings:
     return settings
 
 
+def from_the_future(settings: Settings, out: Path) -> Settings:
+    manifest = json.loads((out / "partition-0" / MANIFEST).read_text())
+    manifest["applied_at_s"] += 40 * 86_400
+    (out / "partition-0" / MANIFEST).write_text(json.dumps(manifest))
+    return settings
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -97,6 +105,7 @@ def too_old(settings: Settings, out: Path) -> Settings:
         (another_codebook, "another codebook or other scales"),
         (other_scales, "another codebook or other scales"),
         (too_old, "older than the changelog keeps deletions"),
+        (from_the_future, "dated in the future by a wrong clock"),
     ],
 )
 def test_a_snapshot_that_does_not_belong_here_is_refused(
@@ -116,6 +125,29 @@ def test_a_snapshot_that_belongs_here_is_restored(settings: Settings, tmp_path: 
     assert lurm(settings, "snapshot", "--out", out)[0] == 0
     code, message = lurm(settings, "restore", "--from", out, "--replace")
     assert (code, "partition 0: rows=1 changelog_offset=1" in message) == (0, True), message
+
+
+@pytest.mark.skipif("kafka" not in KINDS, reason=NO_KAFKA)
+def test_a_state_of_another_changelog_gives_no_snapshot_and_gives_way_to_one(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The embedded broker gives its topics no ids."""
+    assert settings.state.dir is not None
+    path, resources = settings.state.dir / settings.app.id / "partition-0", StoreResources(StoreOptions())
+    with closing(BagStore(path, resources)) as store:
+        record, store.changelog_id = store.record, topic_id(settings, settings.changelog_topic) or ""
+        assert record is not None
+        store.apply(Changes([], record, 2))
+    assert lurm(settings, "snapshot", "--out", tmp_path / "out")[0] == 0
+    with closing(BagStore(path, resources)) as store:
+        store.changelog_id = "another"
+        store.apply(Changes([], record, 99))
+    code, message = lurm(settings, "snapshot", "--out", tmp_path / "no")
+    assert (code, "the changelog is not the one that was applied here" in message) == (2, True), message
+    code, message = lurm(settings, "restore", "--from", tmp_path / "out")
+    assert (code, "partition 0: rows=1 changelog_offset=2" in message) == (0, True), message
+    with closing(BagStore(path, resources)) as store:
+        assert store.changelog_id == topic_id(settings, settings.changelog_topic)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
