@@ -31,7 +31,6 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
     shared = Pipeline(
         names=Names(*("events", "changelog", "dead-letters", "embeddings", "control", "app")),
         source=source,
-        changelog_id=changelog_id,
         first_offsets=first_offsets,
         decoder=EventDecoder(codebook, {}, Limits(1000, 0, 0)),
         scales=parse_scales("day"),
@@ -41,7 +40,7 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
         metrics=WorkerMetrics(),
         now_ms=lambda: 0,
     )
-    return Ownership(folder, StoreResources(StoreOptions()), Kafka(brokers="nobody:1"), shared)
+    return Ownership(folder, StoreResources(StoreOptions()), Kafka(brokers="nobody:1"), shared, changelog_id)
 
 
 async def changelog_id() -> str:
