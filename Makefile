@@ -6,12 +6,14 @@ TOOLS := build/deploy-tools
 PEERS := build/bench-peers
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Tests wait more than they compute, so this many files run side by side, each process with brokers of its own.
+# Tests wait more than they compute, so this many run side by side, each process with brokers of its own.
 JOBS ?= 3
 PYTEST_ARGS ?=
+# Without brokers and trainings they compute: a process for each core, one thread in each.
+PYTEST_CHECK := tests/unit tests/property tests/equivalence tests/flow tests/test_layers.py tests/test_sizes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generate screenshot bench bench-peers deploy-tools lock clean
+.PHONY: help setup demo check test test-all lint format generate screenshot bench bench-peers deploy-tools lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +30,14 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## real purchases become embeddings in a Kafka topic (under 6 minutes)
 	$(BIN)/lurm demo
 
-test: $(READY) ## run all tests; also on real Kafka when KAFKA_HOME is set
+check: lint ## what to run before a commit, two minutes: lint, and the tests that need no broker and train little
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal -m 'not trains and not slow' \
+	  $(PYTEST_ARGS) $(PYTEST_CHECK)
+
+test: $(READY) ## run the tests but the slow ones; also on real Kafka when KAFKA_HOME is set
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile -m 'not slow' $(PYTEST_ARGS)
+
+test-all: $(READY) ## run all tests, as CI does
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(PYTEST_ARGS)
 
 lint: $(READY) ## style, types, layers

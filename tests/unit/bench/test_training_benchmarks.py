@@ -8,6 +8,8 @@ import pytest
 from tests.bench import ablation, robustness
 from tests.bench.population import Size, population
 
+pytestmark = pytest.mark.trains
+
 TINY = Size(n_users=150, n_items=120, n_days=21, events_mean=12)
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,13 @@ from lurm_model.training.train import TrainOptions, train
 
 # Tensors this small gain nothing from threads, and on a busy machine they wait for each other for minutes.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for the trained bundle waits for its training."""
+    for item in items:
+        if "bundle" in getattr(item, "fixturenames", ()) and item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("trains")
 
 
 @pytest.fixture(scope="session")

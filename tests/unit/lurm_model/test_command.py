@@ -50,6 +50,7 @@ def train_until_the_cut(events_file: Path, out: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.trains
 def test_evaluate_prints_and_writes_the_table_and_leaves_the_bundle_alone(events_file: Path, tmp_path: Path) -> None:
     train_until_the_cut(events_file, tmp_path / "bundle")
     held = {path: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
@@ -71,6 +72,7 @@ def test_evaluate_prints_and_writes_the_table_and_leaves_the_bundle_alone(events
     assert {path: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == held
 
 
+@pytest.mark.trains
 def test_a_table_that_cannot_be_written_is_printed_first(events_file: Path, tmp_path: Path) -> None:
     train_until_the_cut(events_file, tmp_path / "bundle")
     given = ("--events", events_file, "--bundle", tmp_path / "bundle", "--seeds", 1)
@@ -98,6 +100,7 @@ def test_a_bundle_that_says_nothing_of_its_training_is_refused(events_file: Path
     assert "ts_ms_last=None" in str(result.exception)
 
 
+@pytest.mark.trains
 def test_the_future_begins_where_the_cut_says(events_file: Path, tmp_path: Path) -> None:
     events = load_events([events_file])
     train_until_the_cut(events_file, tmp_path / "bundle")
@@ -119,6 +122,7 @@ def test_training_until_a_time_knows_no_attribute_that_was_told_later(events_fil
     assert not Bundle.load(tmp_path / "b").codebook.tokens
 
 
+@pytest.mark.trains
 def test_evaluate_takes_a_sample_of_the_events_too(events_file: Path) -> None:
     result = run(evaluate, "--events", events_file, "--events-max", 200)
     assert re.search(r"too little to learn from, .*users=\d items", str(result.exception))

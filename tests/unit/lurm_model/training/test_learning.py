@@ -104,6 +104,7 @@ def test_epochs_that_are_given_are_done_exactly_and_else_as_many_as_make_enough_
     assert len(history.get("loss", [])) == done
 
 
+@pytest.mark.trains
 def test_where_nobody_is_held_out_the_indicators_are_still_there(rows: Rows, bundle: Bundle) -> None:
     said: list[str] = []
     told = LearnOptions(40, seed=5)

@@ -19,6 +19,8 @@ from state.bags import sum_pairs
 from state.history import Rows, resolve
 from state.periods import DAY, MS_PER_DAY, day_of
 
+pytestmark = pytest.mark.trains
+
 Population = tuple[Events, UserLabels]
 
 
