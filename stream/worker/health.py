@@ -2,7 +2,7 @@
 
 ``/metrics`` Prometheus text, to who shows the token if there is one; ``/livez`` 503 only when a restart helps;
 ``/readyz`` 503 while partitions are being recovered and once the worker is told to stop, 200 through a rebalance that
-brings it nothing new.
+brings it nothing new. The two checks are answered before everything else.
 """
 
 import hmac
@@ -32,7 +32,7 @@ class HealthServer(WebServer):
         self._metrics = make_wsgi_app(registry)
         self._authorization = f"Bearer {token}".encode() if token else None
         self._checks = {"/livez": live, "/readyz": ready}
-        super().__init__(address, self._answer, "metrics", hint)
+        super().__init__(address, self._answer, "metrics", hint, frozenset(self._checks))
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
