@@ -4,8 +4,8 @@ One thread holds every connection and waits for none; a few others make the answ
 `ASK_S`, or not taken the answer after `TAKE_S`, is sent away. Where `VISITORS_MAX` are, the first of those who have not
 asked yet makes room for the next: a probe, which asks as it comes, is answered whatever the others do.
 
-Invariant: neither answering others nor closing waits for a visitor. Refused: a thread for each; a web framework, for the
-sake of four pages.
+Invariant: neither answering others nor closing waits for a visitor. Refused: a thread for each; a web framework, for
+the sake of four pages.
 """
 
 import asyncio
