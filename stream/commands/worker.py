@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from state.lock import locked
 from stream import failpoints
 from stream.errors import BundleMismatch, ConfigInvalid
 from stream.settings import Settings
+from stream.worker.descriptors import open_files_max, raise_limit
 
 EXAMPLES = """
 \b
@@ -32,7 +34,13 @@ def worker(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _configure_logging(settings.worker.log_level)
     failpoints.arm_from_environment()
-    folder = _writable_folder(settings.state.dir)
+    folder = _writable_folder(settings.state.dir) / settings.app.id
+    open_files_max(settings, raise_limit())
+    with locked(folder):
+        _work(settings, folder)
+
+
+def _work(settings: Settings, folder: Path) -> None:
     if settings.kafka.request_timeout_s < settings.kafka.session_timeout_s:
         # Joining the group takes as long as the session of a member that died.
         raise ConfigInvalid(
@@ -54,7 +62,7 @@ def worker(settings: Settings) -> None:
             f"the bundle was trained with other scales: bundle={format_scales(bundle.scales)} "
             f"settings={format_scales(scales)}; unset LURM_STATE__SCALES or train again"
         )
-    _refuse_other_space(folder / settings.app.id, bundle.codebook.interest_space_id, format_scales(scales))
+    _refuse_other_space(folder, bundle.codebook.interest_space_id, format_scales(scales))
     ensure(settings, bundle.codebook.n_interests)
     from stream.worker.app import Worker  # noqa: PLC0415
 

@@ -63,24 +63,24 @@ class Ownership:
         self._assigned_at_s, self._replayed_before = 0.0, 0
         self._assignment: object | None = None
         self._source_id = ""
+        # Whoever opens or closes databases: one assignment at a time, since each has a lock of its own.
+        self._disk = asyncio.Lock()
 
     @property
     def stores(self) -> Mapping[int, BagStore]:
         """Every open store, by partition: those we own and those we stand by for."""
         return self._stores
 
-    def store(self, number: int, changelog_id: str = "") -> BagStore:
-        """The store of an assigned partition, opened on first use, of this changelog if it is known.
+    def store(self, number: int) -> BagStore:
+        """The open store of an assigned partition.
 
         **Raises** `StoreUnavailable` for one that was cut off while it was open: opened again, it is wiped.
         """
         if number not in self._allowed:
             raise RuntimeError(f"partition {number} is not assigned to this worker")
         if number not in self._stores:
-            path = self.folder / f"partition-{number}"
-            self._stores[number] = BagStore.open_fresh(path, self._resources, time.time(), changelog_id)
+            raise RuntimeError(f"the store of partition {number} is not open yet")
         store = self._stores[number]
-        store.changelog_id = changelog_id or store.changelog_id
         # A replay would go on where it stopped, and the changelog may have forgotten tombstones since.
         if not is_recent(store.written_at_s, time.time()):
             raise StoreUnavailable(
@@ -101,18 +101,16 @@ class Ownership:
         self.shared.metrics.rebalances.inc()
         logger.info("assigned: active=%s standby=%s", sorted(active), sorted(standby))
         await asyncio.gather(*(self._release(number) for number in set(self.partitions) - active))
-        for number in set(self._stores) - self._allowed:
-            self._stores.pop(number).close()
-        opened = self._allowed - set(self._stores)
+        await self._close_stores()
         started = await asyncio.gather(*map(self._fence, new))
         producers = dict(zip(new, started, strict=True))
         changelog_id = await self._changelog_id() if allowed else ""
         for store in self._stores.values():
             self._refuse_other(store, changelog_id)
         await self._end_hanging(producers)
-        newest = await newest_records(self._kafka, self.shared.names.changelog, opened)
-        for number in opened & self._allowed:
-            self._open(number, changelog_id, newest.get(number))
+        closed = allowed - set(self._stores)
+        newest = await newest_records(self._kafka, self.shared.names.changelog, closed)
+        await self._open_stores(closed, changelog_id, newest)
         for number, (rows, embeddings) in producers.items():
             if number in self._allowed:
                 self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
@@ -233,25 +231,50 @@ class Ownership:
             if names.embeddings in found:
                 await embeddings.end_hanging([names.embeddings], commit=True)
 
-    def _open(self, number: int, changelog_id: str, newest: Newest | None) -> None:
-        """Open a store of a partition whose changelog ends like this; what it says is published needs no mark.
+    async def _open_stores(self, numbers: Iterable[int], changelog_id: str, newest: Mapping[int, Newest]) -> None:
+        """Open these, unless they are given up meanwhile.
+
+        One after the other beside the event loop, which has its turn between two: rocksdict lets no other thread work
+        while it opens a database, but a store then reads its marks, which may take seconds.
+        """
+        async with self._disk:
+            for number in numbers:
+                # Whoever gives it up closes what is open once this is done.
+                if number in self._allowed:
+                    store = await asyncio.to_thread(self._opened, number, changelog_id, newest.get(number))
+                    self._stores[number] = store
+
+    async def _close_stores(self) -> None:
+        """Close what is no longer assigned."""
+        async with self._disk:
+            for number in set(self._stores) - self._allowed:
+                await asyncio.to_thread(self._stores.pop(number).close)
+
+    def _opened(self, number: int, changelog_id: str, newest: Newest | None) -> BagStore:
+        """The store of a partition whose changelog ends like this; what it says is published needs no mark.
 
         A store that is at that end and says something else has applied what Kafka aborted later: it is wiped. So is
         one of another changelog, but only once somebody has begun this one: until then it may be all there is.
         """
-        store = self.store(number)
+        path = self.folder / f"partition-{number}"
+        store = BagStore.open_fresh(path, self._resources, time.time())
         if newest is None:
             self._refuse_other(store, changelog_id)
         elif is_of_another(store, changelog_id):
-            logger.warning("the state belongs to another changelog, and begins anew: path=%s", store.path)
-            self._stores.pop(number).close()
+            logger.warning("the state belongs to another changelog, and begins anew: path=%s", path)
+            store = self._begun_anew(store)
         elif newest.offset < store.changelog_offset < newest.end and store.record != newest.record:
-            logger.warning("the state holds what Kafka has aborted, and begins anew: path=%s", store.path)
-            self._stores.pop(number).close()
-            shutil.rmtree(store.path)
-        store = self.store(number, changelog_id)
+            logger.warning("the state holds what Kafka has aborted, and begins anew: path=%s", path)
+            store = self._begun_anew(store)
+        store.changelog_id = changelog_id or store.changelog_id
         if newest is not None:
             store.published = newest.record.published
+        return store
+
+    def _begun_anew(self, store: BagStore) -> BagStore:
+        store.close()
+        shutil.rmtree(store.path)
+        return BagStore(store.path, self._resources)
 
     def _refuse_other(self, store: BagStore, changelog_id: str) -> None:
         if is_of_another(store, changelog_id):

@@ -31,6 +31,7 @@ from stream.records.embedding_record import EmbeddingWriter
 from stream.records.new_items import LearnedItems
 from stream.settings import Settings
 from stream.worker.control import ControlReader
+from stream.worker.descriptors import open_files_max, raise_limit
 from stream.worker.event_loop import LoopPolicy
 from stream.worker.health import HealthServer
 from stream.worker.items_reader import ItemsReader
@@ -225,5 +226,13 @@ def _ownership(settings: Settings, bundle: Bundle, items: ItemsReader) -> Owners
 
     around = Surroundings(source, first, message_bytes_max(settings, settings.topics.dead_letters))
     shared = pipeline(settings, bundle, items.learned, items.metrics, around)
-    resources = StoreResources(StoreOptions(state.cache_bytes, state.memtable_bytes, state.open_files_max))
+    limit = raise_limit()
+    open_files = open_files_max(settings, limit)
+    if open_files < state.open_files_max:
+        logger.warning(
+            "each database keeps fewer files open, for all partitions to fit into the limit: "
+            "open_files_max=%d state.open_files_max=%d topics.partitions=%d limit=%d",
+            open_files, state.open_files_max, settings.topics.partitions, limit,
+        )  # fmt: skip
+    resources = StoreResources(StoreOptions(state.cache_bytes, state.memtable_bytes, open_files))
     return Ownership(state.dir / settings.app.id, resources, settings.kafka, shared, changelog_id)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_a_store_that_was_cut_off_for_longer_than_tombstones_are_kept_is_not_rea
 
     held = ownership(tmp_path, source)
     held._allowed = {0}
-    store = held.store(0)
+    store = held._stores[0] = held._opened(0, None)
     store.replay([], 7)
     store.written_at_s -= BEHIND_S_MAX - 60
     assert held.store(0) is store
@@ -142,6 +143,50 @@ def test_a_store_that_was_cut_off_for_longer_than_tombstones_are_kept_is_not_rea
     with pytest.raises(StoreUnavailable, match="saw no changelog for days"):
         held.store(0)
     store.close()
+
+
+def test_hundreds_of_stores_are_opened_and_closed_beside_the_event_loop(tmp_path: Path) -> None:
+    n_stores, seen = 200, [0]
+
+    async def source() -> Source:
+        raise AssertionError
+
+    async def scenario() -> None:
+        held = ownership(tmp_path, source)
+        held._allowed = set(range(n_stores))
+
+        async def turn() -> None:
+            while True:
+                seen.append(len(held.stores))
+                await asyncio.sleep(0)
+
+        turning = asyncio.create_task(turn())
+        await held._open_stores({})
+        assert set(held.stores) == held._allowed
+        await held.assign(set(), set())
+        turning.cancel()
+        seen.append(len(held.stores))
+
+    asyncio.run(scenario())
+    assert max(abs(after - before) for before, after in pairwise(seen)) < 10, "whoever else has work to do waits"
+
+
+def test_a_stop_while_stores_are_opened_leaves_none_open(tmp_path: Path) -> None:
+    async def source() -> Source:
+        raise AssertionError
+
+    async def scenario() -> None:
+        held = ownership(tmp_path, source)
+        held._allowed = set(range(20))
+        opening = asyncio.create_task(held._open_stores({}))
+        await asyncio.sleep(0.1)
+        await held.assign(set(), set())
+        await opening
+        assert not held.stores
+
+    asyncio.run(scenario())
+    for path in tmp_path.glob("partition-*"):
+        BagStore(path, StoreResources(StoreOptions())).close()
 
 
 def test_whoever_holds_no_partition_notices_that_the_topic_was_recreated(tmp_path: Path) -> None:
