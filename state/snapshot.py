@@ -6,7 +6,10 @@ are of one instant: a WriteBatch is one entry of the log that the instance reads
 
 import hashlib
 import os
+import re
 import shutil
+import stat
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +28,8 @@ from state.store import APPLIED_KEY, CHANGELOG_KEY, FORMAT, FORMAT_KEY, BagStore
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
+# The files that `take` writes.
+_NAME: Final = re.compile(rf"({ROWS}|{MARKS})-\d{{5,}}\.sst", re.ASCII)
 # A file is finished when it has this many bytes, so that a damaged one costs little and none grows without bound.
 _FILE_BYTES: Final = 128 << 20
 _OPEN_ATTEMPTS: Final = 5
@@ -82,14 +87,22 @@ def take(database: Path, out: Path, origin: Origin, resources: StoreResources, p
 
 
 def load(folder: Path) -> Manifest:
-    """The manifest of a snapshot whose files are all there and as they were written. **Raises** `SnapshotUnusable`."""
+    """The manifest of a snapshot whose files are all there and as they were written.
+
+    A manifest may come from anybody: no name in it leads out of the folder. **Raises** `SnapshotUnusable`.
+    """
     try:
+        _refuse_odd(folder / MANIFEST)
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         if manifest.version != VERSION:
             raise SnapshotUnusable(
                 f"the snapshot has another format: version={manifest.version} known={VERSION} path={folder}"
             )
+        _refuse_contradiction(manifest, folder)
         for name, digest in ((name, digest) for files in manifest.files.values() for name, digest in files.items()):
+            if not _NAME.fullmatch(name):
+                raise SnapshotUnusable(f"the snapshot's manifest names no file of its own: {name!r} path={folder}")
+            _refuse_odd(folder / name)
             if _sha256(folder / name) != digest:
                 raise SnapshotUnusable(f"a file of the snapshot is damaged: file={folder / name}")
     except OSError as error:
@@ -99,14 +112,41 @@ def load(folder: Path) -> Manifest:
     return manifest
 
 
+def _refuse_odd(file: Path) -> None:
+    """A link leads elsewhere, and a pipe may be read for ever."""
+    if not stat.S_ISREG(file.lstat().st_mode):
+        raise SnapshotUnusable(f"not a plain file in the snapshot: file={file}")
+
+
+def _refuse_contradiction(manifest: Manifest, folder: Path) -> None:
+    """What is said twice must agree; what is missing in the database is found once it is made."""
+    file = folder / MANIFEST
+    try:
+        meta = {key: bytes.fromhex(value) for key, value in manifest.meta.items()}
+        applied = decode_applied(meta[APPLIED_KEY.decode()]) if APPLIED_KEY.decode() in meta else None
+    except (ValueError, struct.error) as error:
+        raise SnapshotUnusable(f"the snapshot's manifest cannot be read: {error} path={file}") from error
+    if set(manifest.files) != {ROWS, MARKS} or applied not in (
+        None,
+        (manifest.changelog_offset, manifest.applied_at_s),
+    ):
+        raise SnapshotUnusable(f"the snapshot's manifest contradicts itself: path={file}")
+
+
 def restore(folder: Path, manifest: Manifest, database: Path, resources: StoreResources) -> None:
-    """Put a snapshot in the place of a database that nobody has open; what stood there is gone afterwards."""
+    """Put a snapshot in the place of a database that nobody has open; what stood there is gone afterwards.
+
+    **Raises** `SnapshotUnusable` when RocksDB cannot take it; then what stood there stands there still.
+    """
     new = database.with_name(f"restoring-{database.name}")
     shutil.rmtree(new, ignore_errors=True)
-    _ingest(folder, manifest, new, resources)
-    _check(BagStore(new, resources), manifest, folder)
-    shutil.rmtree(database, ignore_errors=True)
-    new.replace(database)
+    try:
+        _ingest(folder, manifest, new, resources)
+        _check(new, resources, manifest, folder)
+        shutil.rmtree(database, ignore_errors=True)
+        new.replace(database)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _ingest(folder: Path, manifest: Manifest, database: Path, resources: StoreResources) -> None:
@@ -115,7 +155,7 @@ def _ingest(folder: Path, manifest: Manifest, database: Path, resources: StoreRe
         for family in (ROWS, MARKS):
             paths = [str(folder / name) for name in manifest.files[family]]
             if paths:
-                opened.get_column_family(family).ingest_external_file(paths)
+                _ingest_files(opened.get_column_family(family), paths, folder)
         meta = opened.get_column_family(META)
         if manifest.origin.changelog_id:  # one that an earlier version took does not say it here
             meta[CHANGELOG_KEY] = manifest.origin.changelog_id.encode()
@@ -123,11 +163,22 @@ def _ingest(folder: Path, manifest: Manifest, database: Path, resources: StoreRe
             meta[key.encode()] = bytes.fromhex(value)
 
 
-def _check(store: BagStore, manifest: Manifest, folder: Path) -> None:
-    offset, record = store.changelog_offset, store.record
+def _ingest_files(family: Rdict, paths: list[str], folder: Path) -> None:
+    try:
+        family.ingest_external_file(paths)
+    except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB says
+        raise SnapshotUnusable(f"the snapshot cannot be taken in: {error} path={folder}") from error
+
+
+def _check(database: Path, resources: StoreResources, manifest: Manifest, folder: Path) -> None:
+    try:
+        store = BagStore(database, resources)
+    except StateError as error:
+        raise SnapshotUnusable(f"the snapshot makes no store: {error} snapshot={folder}") from error
+    record = store.record
+    found = (store.changelog_offset, len(store.marks), record and (record.interest_space_id, record.scales))
     store.close()
-    space = None if record is None else (record.interest_space_id, record.scales)
-    if (offset, space) != (manifest.changelog_offset, (manifest.interest_space_id, manifest.scales)):
+    if found != (manifest.changelog_offset, manifest.marks, (manifest.interest_space_id, manifest.scales)):
         raise SnapshotUnusable(f"the snapshot's files and its manifest disagree: path={folder}")
 
 

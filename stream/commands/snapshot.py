@@ -64,25 +64,32 @@ def restore(settings: Settings, source: Path, partition: int | None, replace: bo
     Everything is checked before anything is replaced: the files' hashes, the application, the changelog, the bundle (if
     LURM_MODEL__BUNDLE is set), the snapshot's age, and that what is there is older.
     """
+    from state.errors import StoreUnavailable  # noqa: PLC0415
+    from state.lock import locked  # noqa: PLC0415
     from state.options import StoreOptions, StoreResources  # noqa: PLC0415
     from state.snapshot import load  # noqa: PLC0415
     from state.snapshot import restore as put  # noqa: PLC0415
 
-    folder, resources = _folder(settings), StoreResources(StoreOptions())
-    found = _partitions(source, partition)
+    folder, found = _folder(settings), _partitions(source, partition)
     with progress_bar("checking") as progress:
         manifests = {}
         for number, path in found.items():
             manifests[number] = load(path)
             progress(len(manifests), len(found))
     own, space = (settings.app.id, _changelog_id(settings)), _space(settings)
-    for number, manifest in manifests.items():
-        _refuse_other(manifest, number, own, space)
-        _refuse_old(found[number], manifest.applied_at_s)
-        _refuse_newer(folder / found[number].name, manifest, replace=replace)
-    for number, manifest in manifests.items():
-        put(found[number], manifest, folder / found[number].name, resources)
-        click.echo(f"partition {number}: rows={manifest.rows} changelog_offset={manifest.changelog_offset}")
+    try:
+        with locked(folder):
+            for number, manifest in manifests.items():
+                _refuse_other(manifest, number, own, space)
+                _refuse_old(found[number], manifest.applied_at_s)
+                _refuse_newer(_database(folder, number), manifest, replace=replace)
+            for number, manifest in manifests.items():
+                put(found[number], manifest, _database(folder, number), StoreResources(StoreOptions()))
+                click.echo(f"partition {number}: rows={manifest.rows} changelog_offset={manifest.changelog_offset}")
+    except StoreUnavailable as error:
+        raise ConfigInvalid(f"{error}; is its worker stopped?") from error
+    except OSError as error:
+        raise LurmError(f"cannot write the state: {error.strerror} path={error.filename or folder}") from error
 
 
 def _folder(settings: Settings) -> Path:
@@ -92,13 +99,17 @@ def _folder(settings: Settings) -> Path:
 
 
 def _partitions(folder: Path, wanted: int | None) -> Mapping[int, Path]:
-    paths = {path.name.removeprefix("partition-"): path for path in folder.glob("partition-*") if path.is_dir()}
-    numbers = {int(number): path for number, path in paths.items() if number.isdecimal()}
-    found = {number: path for number, path in sorted(numbers.items()) if wanted in (None, number)}
+    names = [path.name.removeprefix("partition-") for path in folder.glob("partition-*") if path.is_dir()]
+    numbers = sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+    found = {number: _database(folder, number) for number in numbers if wanted in (None, number)}
     if not found:
         what = "no partition" if wanted is None else f"no partition {wanted}"
         raise ConfigInvalid(f"there is {what} here: path={folder}")
     return found
+
+
+def _database(folder: Path, number: int) -> Path:
+    return folder / f"partition-{number}"
 
 
 def _changelog_id(settings: Settings) -> str | None:
@@ -150,16 +161,12 @@ def _refuse_old(path: Path, applied_at_s: float) -> None:
 
 
 def _refuse_newer(path: Path, manifest: "Manifest", *, replace: bool) -> None:
-    from state.errors import StoreUnavailable  # noqa: PLC0415
     from state.options import StoreOptions, StoreResources  # noqa: PLC0415
     from state.store import BagStore, is_of_another  # noqa: PLC0415
 
     if not path.exists():
         return
-    try:
-        store = BagStore(path, StoreResources(StoreOptions()))
-    except StoreUnavailable as error:
-        raise ConfigInvalid(f"{error}; is its worker stopped?") from error
+    store = BagStore(path, StoreResources(StoreOptions()))
     offset = store.changelog_offset
     comparable = not is_of_another(store, manifest.origin.changelog_id or "")
     store.close()
