@@ -1,5 +1,7 @@
 """Errors of the shell, named by what the caller does about them."""
 
+from datetime import UTC, datetime
+
 
 class LurmError(Exception):
     """A message for the operator, one line with a hint; the CLI prints it and ends with ``exit_code``."""
@@ -23,6 +25,17 @@ class BrokerUnavailable(LurmError):
 
 class SourceLost(LurmError):
     """The source topic no longer holds what the state expects to read next: stop, never skip silently."""
+
+
+class TimeRefused(LurmError):
+    """The broker takes no records of this time: this machine's clock is wrong, or the topic's limits too narrow."""
+
+    def __init__(self, where: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        super().__init__(
+            f"the broker refuses the time of our records: {where} time={now}; set this machine's clock (NTP), or see "
+            "message.timestamp.after.max.ms and message.timestamp.before.max.ms of the topic"
+        )
 
 
 class GroupMixed(LurmError):

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import murmur2
 
 from lurm_model.files.reading import AS_NAMED, Reading
 from state.errors import UNREADABLE
 from stream.commands.progress import progress_bar
 from stream.commands.reading import reading_options
-from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused
 from stream.kafka.connection import aiokafka_arguments, wait_for_broker
 from stream.kafka.topics import n_partitions
 from stream.settings import Settings
@@ -116,6 +116,8 @@ def deliver(
     with progress_bar("sending") as progress:
         try:
             return asyncio.run(send(settings, records, partitions, rate, lambda n: progress(n, n_max or n), topic))
+        except InvalidTimestampError as error:
+            raise TimeRefused(f"topic={topic}") from error
         except MessageSizeTooLargeError as error:
             raise LurmError(f"an {what} is larger than the broker takes: {error}; see its message.max.bytes") from error
         except KafkaError as error:

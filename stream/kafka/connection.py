@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError as AiokafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
 from kafka import KafkaAdminClient
 from kafka.errors import (
+    InvalidTimestampError,
     KafkaError,
     RetriableError,
     SaslAuthenticationFailedError,
@@ -27,7 +28,7 @@ from kafka.errors import (
 )
 
 import stream.kafka.lenient  # noqa: F401 - changes how kafka-python reads
-from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused
 from stream.kafka.security import OAUTHBEARER, aiokafka_security, kafka_python_security
 from stream.settings import Kafka, Settings
 
@@ -191,6 +192,8 @@ def broker_errors(kafka: Kafka) -> Iterator[None]:
         yield
     except UnknownTopicOrPartitionError as error:
         raise ConfigInvalid(f"a topic does not exist: {_first_line(error)}; `lurm topics check`") from error
+    except InvalidTimestampError as error:
+        raise TimeRefused(f"brokers={kafka.brokers}") from error
     except _REFUSED as error:
         raise _refused(kafka, error) from error
     except RetriableError as error:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InvalidTimestampError, KafkaError
 
+from stream.errors import TimeRefused
 from stream.failpoints import passing
 from stream.kafka.connection import aiokafka_arguments
 from stream.kafka.topics import BATCH_BYTES
@@ -131,8 +132,11 @@ class TransactionalProducer:
         last, written = {}, self._written
         for topic, batches in sent.items():
             for n_records, acknowledged in batches:
-                last[topic] = last_offset(topic, (await acknowledged).offset, n_records, written.get(topic, -1))
-                written[topic] = last[topic]
+                try:
+                    base = (await acknowledged).offset
+                except InvalidTimestampError as error:
+                    raise TimeRefused(f"topic={topic}") from error
+                last[topic] = written[topic] = last_offset(topic, base, n_records, written.get(topic, -1))
         passing(f"{cause}.sent")
         if source is not None:
             position = {TopicPartition(source.topic, source.partition): source.next_offset}

@@ -134,7 +134,7 @@ def test_a_store_that_was_cut_off_for_longer_than_tombstones_are_kept_is_not_rea
 
     held = ownership(tmp_path, source)
     held._allowed = {0}
-    store = held._stores[0] = held._opened(0, None)
+    store = held._stores[0] = held._opened(0, "", None)
     store.replay([], 7)
     store.written_at_s -= BEHIND_S_MAX - 60
     assert held.store(0) is store
@@ -161,7 +161,7 @@ def test_hundreds_of_stores_are_opened_and_closed_beside_the_event_loop(tmp_path
                 await asyncio.sleep(0)
 
         turning = asyncio.create_task(turn())
-        await held._open_stores({})
+        await held._open_stores(held._allowed, "", {})
         assert set(held.stores) == held._allowed
         await held.assign(set(), set())
         turning.cancel()
@@ -178,7 +178,7 @@ def test_a_stop_while_stores_are_opened_leaves_none_open(tmp_path: Path) -> None
     async def scenario() -> None:
         held = ownership(tmp_path, source)
         held._allowed = set(range(20))
-        opening = asyncio.create_task(held._open_stores({}))
+        opening = asyncio.create_task(held._open_stores(held._allowed, "", {}))
         await asyncio.sleep(0.1)
         await held.assign(set(), set())
         await opening
