@@ -167,7 +167,12 @@ class State(Section):
         le=_BYTES_MAX,
         description="memory of dirty marks; beyond it events wait until encoding has caught up",
     )
-    open_files_max: int = Field(512, ge=32, le=1 << 20, description="open files at most per partition")
+    open_files_max: int = Field(
+        512,
+        ge=32,
+        le=1 << 20,
+        description="open files at most per partition; fewer where the limit of the process asks for it",
+    )
     standbys: int = Field(0, ge=0, le=5, description="other workers that keep a copy of each partition")
 
     @field_validator("scales")

@@ -19,7 +19,7 @@ _PROCESS: Final = {
     "lurm_process_resident_memory_bytes": "Near the container's limit: lower the caches (state.*), raise the limit.",
     "lurm_process_start_time_seconds": "Changes often: LurmWorkerRestarts.",
     "lurm_process_cpu_seconds_total": "At the number of cores for long: add workers.",
-    "lurm_process_open_fds": "Near the maximum: lower state.open_files_max or raise `ulimit -n`.",
+    "lurm_process_open_fds": "Near the maximum: raise the hard limit, `ulimit -Hn`.",
     "lurm_process_max_fds": "See lurm_process_open_fds.",
 }
 

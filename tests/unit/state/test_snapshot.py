@@ -135,7 +135,7 @@ def test_no_name_in_a_manifest_leads_out_of_its_folder(tmp_path: Path, resources
         load(tmp_path / "out")
 
 
-ODD = st.sampled_from(
+ODD: st.SearchStrategy[object] = st.sampled_from(
     [None, True, -1, 1 << 70, 0.5, float("nan"), float("inf"), "", "zz", "31", "\0", [], {}, {"a": "b"}]
 )
 
@@ -150,7 +150,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_spoilt_manifest_is_refused_and_what_stands_there_stays(taken: Path, data: st.DataObject) -> None:
     manifest = json.loads((taken / "out" / MANIFEST).read_text())
