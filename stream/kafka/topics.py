@@ -7,7 +7,7 @@ the partition of the user's events. Wrong topics lose data silently, so a worker
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -72,6 +72,13 @@ class Problem:
 
     def __str__(self) -> str:
         return f"topic {self.topic}: found {self.found}, wanted {self.wanted}; {self.remedy}"
+
+
+class TopicIdentity(NamedTuple):
+    """What tells a topic from another of its name; the id is empty where the broker gives none."""
+
+    topic_id: str
+    n_partitions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +184,13 @@ def configs(settings: Settings, topic: str) -> Mapping[str, str]:
     with admin(settings) as client:
         found = _describe(client, [topic]).get(topic)
     return found.configs if found else {}
+
+
+def identity(settings: Settings, topic: str) -> TopicIdentity | None:
+    """Which topic it is and how many partitions it has; None: no topic."""
+    with admin(settings) as client:
+        found = _describe(client, [topic]).get(topic)
+    return TopicIdentity(found.topic_id or "", found.n_partitions) if found else None
 
 
 def topic_id(settings: Settings, topic: str) -> str | None:

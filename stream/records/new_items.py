@@ -51,22 +51,42 @@ def encode(item: NewItem) -> bytes:
     return _encoder.encode(item)
 
 
+class _Said(NamedTuple):
+    """What the last record of an item in one partition says; these are ordered by their first two fields."""
+
+    timestamp_ms: int
+    partition: int
+    interest: int | None
+
+
 class LearnedItems:
     """Item -> interest beside the bundle's.
 
-    Invariant: what is known of an item is a function of the newest record under its key alone, so that compaction and
-    restarts change nothing; a newest record that says nothing leaves the item unknown. `take` and whoever looks up
-    run on the event loop's thread, so there is no lock; `read` changes nothing and may run anywhere.
+    Invariant: what is known of an item is a function of the last record under its key in each partition, whatever the
+    order in which partitions are read: of those, the one with the highest time holds, of equal times the one in the
+    higher partition. So all workers agree, and compaction and restarts change nothing; only a null in one of several
+    partitions must not be older than the others, since compaction forgets it. A newest record that says nothing leaves
+    the item unknown. `take` and whoever looks up run on the event loop's thread, so there is no lock; `read` changes
+    nothing and may run anywhere.
 
-    ``n_partitions``: how many the records come from. Where some were added, an item's records may stand in two.
+    ``n_partitions``: how many the records come from. One has one order, and needs no times.
     """
 
-    def __init__(self, codebook: Codebook) -> None:
+    def __init__(self, codebook: Codebook, n_partitions: int = 1) -> None:
         self.interest_of: dict[str, int] = {}
-        self.n_partitions = 1
+        self._n_partitions = n_partitions
         self._codebook = codebook
-        # Partition and time of each item's newest record; one partition has one order, and needs none.
-        self._newest: dict[str, tuple[int, int]] = {}
+        self._said: dict[str, tuple[_Said, ...]] = {}
+
+    def beginning(self, n_partitions: int) -> "LearnedItems":
+        """One that knows nothing yet, to read a topic of so many partitions from its beginning."""
+        return LearnedItems(self._codebook, n_partitions)
+
+    def become(self, other: "LearnedItems") -> None:
+        """Know what the other knows, and nothing else; whoever looks up goes on."""
+        self.interest_of.clear()
+        self.interest_of.update(other.interest_of)
+        self._n_partitions, self._said = other._n_partitions, other._said  # noqa: SLF001 - one of its kind
 
     def read(self, records: Sequence[ItemRecord]) -> list[Lesson]:
         """What these records say, in their order."""
@@ -91,23 +111,21 @@ class LearnedItems:
         outcomes: Counter[ItemOutcome] = Counter()
         for record, (item, interest, outcome) in zip(records, lessons, strict=True):
             outcomes[outcome] += 1
-            if item is None or not self._is_news(item, record):
+            if item is None or outcome is ItemOutcome.IN_BUNDLE:
                 continue
-            if interest is None:
+            holds = interest if self._n_partitions == 1 else self._holding(item, record, interest)
+            if holds is None:
                 self.interest_of.pop(item, None)
             else:
-                self.interest_of[item] = interest
+                self.interest_of[item] = holds
         return outcomes
 
-    def _is_news(self, item: str, record: ItemRecord) -> bool:
-        """Whether no other partition holds a newer record of the item; within one, what is read later is newer."""
-        if self.n_partitions == 1:
-            return True
-        partition, at_ms = self._newest.get(item, (record.partition, record.timestamp_ms))
-        if partition != record.partition and at_ms > record.timestamp_ms:
-            return False
-        self._newest[item] = record.partition, record.timestamp_ms
-        return True
+    def _holding(self, item: str, record: ItemRecord, interest: int | None) -> int | None:
+        """What holds of an item now that its partition says this."""
+        others = [each for each in self._said.get(item, ()) if each.partition != record.partition]
+        said = (*others, _Said(record.timestamp_ms, record.partition, interest))
+        self._said[item] = said
+        return max(said, key=lambda each: each[:2]).interest
 
     def _lesson(self, item: str, value: bytes | None) -> Lesson | WrittenAttributes:
         """What a value says at once, else the attributes that the item's interest follows from."""

@@ -1,20 +1,22 @@
 """Reads the items topic for one worker: all of it before the first event is counted, then whatever comes.
 
 A consumer of our own beside Faust's, of all partitions, also those added later, and without a group: every worker knows
-every item.
+every item. Where partitions were added or the topic was recreated, all of it is read again, while what was known serves
+on: so a running worker knows what one that starts now would know, and forgets what a recreated topic lacks. Refused:
+keeping that, until a restart or a rebalance gives the user's next event another interest.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.errors import BrokerUnavailable, ConfigInvalid
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.kafka.connection import aiokafka_arguments, fetch, fetch_or_wait
-from stream.kafka.topics import n_partitions
+from stream.kafka.topics import TopicIdentity, identity
 from stream.metrics import WorkerMetrics
 from stream.records.new_items import ItemRecord, LearnedItems
 from stream.settings import Settings
@@ -23,8 +25,10 @@ logger = logging.getLogger("lurm")
 
 # So many are decoded between two turns of the event loop, which waits for none of their interests.
 _RECORDS_MAX: Final = 2_000
-# Added partitions are noticed this soon.
-_METADATA_AGE_MS: Final = 10_000
+# Added partitions and another topic of the name are noticed this soon.
+_LOOK_S: Final = 10.0
+_METADATA_AGE_MS: Final = int(_LOOK_S * 1000)
+_DEADLINE_S: Final = 5.0
 
 
 class ItemsReader:
@@ -35,7 +39,10 @@ class ItemsReader:
         self.metrics = metrics
         self.n_read = 0
         self._settings = settings
-        self._next_offsets: dict[TopicPartition, int] = {}
+        # A broker that is away must not hold up the end of the worker.
+        seconds = {"start_deadline_s": _DEADLINE_S, "request_timeout_s": _DEADLINE_S}
+        self._impatient = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=seconds)})
+        self._look_at_s = 0.0
         self._caught_up = asyncio.Event()
 
     async def caught_up(self) -> None:
@@ -54,9 +61,10 @@ class ItemsReader:
             ) from error
 
     async def _follow(self) -> None:
-        topic, kafka = self._settings.topics.items, self._settings.kafka
-        numbers = range(await asyncio.to_thread(n_partitions, self._settings, topic))
-        if not numbers:
+        kafka = self._settings.kafka
+        found = await asyncio.to_thread(identity, self._settings, self._settings.topics.items)
+        if found is None:
+            topic = self._settings.topics.items
             raise ConfigInvalid(f"the items topic does not exist: topic={topic}; `lurm topics create` makes it")
         consumer = AIOKafkaConsumer(
             **aiokafka_arguments(kafka),
@@ -67,32 +75,46 @@ class ItemsReader:
         )
         try:
             await consumer.start()
-            self._assign(consumer, numbers)
-            await self._read_to_end(consumer)
+            await self._read_anew(consumer, found.n_partitions)
             self._caught_up.set()
             # Whatever the broker refuses from now on, what was learned holds.
             while True:
-                self._follow_added(consumer)
-                await self._learn(await fetch_or_wait(consumer, "new items", _RECORDS_MAX))
+                found = await self._follow_changes(consumer, found)
+                await self._learn(self.learned, await fetch_or_wait(consumer, "new items", _RECORDS_MAX))
         finally:
             await consumer.stop()
 
-    def _follow_added(self, consumer: AIOKafkaConsumer) -> None:
-        topic, held = self._settings.topics.items, {each.partition for each in consumer.assignment()}
-        added = set(consumer.partitions_for_topic(topic) or ()) - held
-        if added:
-            logger.warning("partitions were added to the items topic: topic=%s partitions=%s", topic, sorted(added))
-            self._assign(consumer, held | added)
+    async def _follow_changes(self, consumer: AIOKafkaConsumer, before: TopicIdentity) -> TopicIdentity:
+        """Look now and then whether the topic is still as it was; if not, read all of it again."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._look_at_s:
+            return before
+        self._look_at_s, topic = now_s + _LOOK_S, self._settings.topics.items
+        try:
+            found = await asyncio.to_thread(identity, self._impatient, topic)
+            if found is None or found == before:
+                return before
+            logger.warning(
+                "the items topic has changed and is read again: topic=%s partitions=%d before=%d id=%s before=%s",
+                topic, found.n_partitions, before.n_partitions, found.topic_id, before.topic_id,
+            )  # fmt: skip
+            await self._read_anew(consumer, found.n_partitions)
+        except (LurmError, KafkaError, TimeoutError) as error:
+            logger.warning("the items topic cannot be looked at now: %s topic=%s", error, topic)
+            return before
+        return found
 
-    def _assign(self, consumer: AIOKafkaConsumer, numbers: Iterable[int]) -> None:
-        """Read these partitions, each on from what was read of it."""
-        partitions = [TopicPartition(self._settings.topics.items, number) for number in numbers]
-        self.learned.n_partitions = len(partitions)
-        consumer.assign(partitions)
-        for each in self._next_offsets.keys() & set(partitions):
-            consumer.seek(each, self._next_offsets[each])
+    async def _read_anew(self, consumer: AIOKafkaConsumer, n_partitions: int) -> None:
+        """Know what stands in the topic now, and nothing else."""
+        consumer.assign([TopicPartition(self._settings.topics.items, number) for number in range(n_partitions)])
+        learned = self.learned.beginning(n_partitions)
+        n_before = self.n_read
+        await self._read_to_end(consumer, learned)
+        self.learned.become(learned)
+        self.metrics.learned_items.set(len(self.learned.interest_of))
+        logger.info("items are known: records=%d learned=%d", self.n_read - n_before, len(self.learned.interest_of))
 
-    async def _read_to_end(self, consumer: AIOKafkaConsumer) -> None:
+    async def _read_to_end(self, consumer: AIOKafkaConsumer, learned: LearnedItems) -> None:
         """Everything that stands in the topic now. **Raises** `TimeoutError` when nothing moves for the deadline."""
         deadline_s, clock = self._settings.kafka.start_deadline_s, asyncio.get_running_loop().time
         async with asyncio.timeout(deadline_s) as limit:
@@ -105,21 +127,19 @@ class ItemsReader:
                 if self.n_read > done:
                     done = self.n_read
                     limit.reschedule(clock() + deadline_s)
-                await self._learn(await fetch(consumer, _RECORDS_MAX))
-        logger.info("items are known: records=%d learned=%d", self.n_read, len(self.learned.interest_of))
+                await self._learn(learned, await fetch(consumer, _RECORDS_MAX))
 
-    async def _learn(self, parts: Mapping[Any, list[Any]]) -> None:
+    async def _learn(self, learned: LearnedItems, parts: Mapping[Any, list[Any]]) -> None:
         records = [
-            ItemRecord(partition.partition, record.timestamp, record.key, record.value)
+            ItemRecord(partition.partition, record.timestamp or 0, record.key, record.value)
             for partition, part in parts.items()
             for record in part
         ]
         if not records:
             return
-        self._next_offsets |= {partition: part[-1].offset + 1 for partition, part in parts.items()}
         # Finding the interests is a matrix product, which may take longer than events should wait.
-        lessons = await asyncio.to_thread(self.learned.read, records)
-        for outcome, n in self.learned.take(records, lessons).items():
+        lessons = await asyncio.to_thread(learned.read, records)
+        for outcome, n in learned.take(records, lessons).items():
             self.metrics.item_records.labels(outcome.value).inc(n)
         self.metrics.learned_items.set(len(self.learned.interest_of))
         self.n_read += len(records)

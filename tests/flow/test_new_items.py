@@ -147,19 +147,43 @@ words = [None, {"interest": 1, "interest_space_id": SPACE}, {"attributes": {"col
 spoken = st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.sampled_from(words)), min_size=2, max_size=6)
 
 
-@given(spoken, st.data())
-def test_what_is_known_does_not_depend_on_how_partitions_are_read_once_an_item_has_moved_to_an_added_one(
-    pairs: list[tuple[bytes, Any]], data: st.DataObject
+Sent = tuple[bytes, Any, int, int]
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.sampled_from(words), st.integers(0, 2), st.integers(0, 3)),
+                min_size=2, max_size=8), st.data())  # fmt: skip
+def test_all_workers_agree_about_an_item_whatever_partitions_and_times_its_records_have(
+    sent: list[Sent], data: st.DataObject
 ) -> None:
-    moved_at = data.draw(st.integers(1, len(pairs) - 1))
-    records = [said(key, value, int(i >= moved_at), NOW_MS + i) for i, (key, value) in enumerate(pairs)]
-    as_they_came, at_once = LearnedItems(BOOK), LearnedItems(BOOK)
+    """One reads as it comes, one reads partition by partition, one reads what compaction has left."""
+    records = [said(key, value, partition, NOW_MS + later) for key, value, partition, later in sent]
+    as_they_came, in_turn, compacted = (LearnedItems(BOOK, 3) for _ in range(3))
     learn(as_they_came, *records)
-    at_once.n_partitions = 2
-    left = {0: records[:moved_at], 1: records[moved_at:]}
+    left: dict[int, list[Any]] = {0: [], 1: [], 2: []}
+    for record in records:
+        left[record.partition].append(record)
     for partition in data.draw(st.permutations([record.partition for record in records])):
-        learn(at_once, left[partition].pop(0))
-    assert at_once.interest_of == as_they_came.interest_of
+        learn(in_turn, left[partition].pop(0))
+    newest = {(record.partition, record.key): record for record in records}
+    learn(compacted, *data.draw(st.permutations(list(newest.values()))))
+    assert as_they_came.interest_of == in_turn.interest_of == compacted.interest_of
+
+
+@given(spoken, spoken)
+def test_who_reads_a_topic_again_knows_what_a_new_worker_knows(before: list[Any], after: list[Any]) -> None:
+    running, new = LearnedItems(BOOK), LearnedItems(BOOK, 2)
+    learn(running, *(said(key, value) for key, value in before))
+    looked_up_in, records = (
+        running.interest_of,
+        [said(key, value, i % 2, NOW_MS) for i, (key, value) in enumerate(after)],
+    )
+    again = running.beginning(2)
+    learn(again, *records[:1])
+    learn(new, *records)
+    running.become(again)
+    learn(running, *records[1:])
+    assert looked_up_in is running.interest_of
+    assert running.interest_of == new.interest_of
 
 
 class Counting(Codebook):
