@@ -1,17 +1,27 @@
 """The settings: one frozen tree, from one TOML file, overridden by ``LURM_SECTION__KEY`` in the environment.
 
 Every leaf carries its meaning and unit in its description; `reference` lists them all, so the page cannot go stale.
+Refused: pydantic-settings, which takes names in lower case, its own arguments as keys of the file, and true for 1.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from state.periods import format_scales, parse_scales
 from state.rows import EPOCH_MAX
@@ -20,13 +30,29 @@ from stream.errors import ConfigInvalid
 
 ENV_PREFIX = "LURM_"
 _BYTES_MAX = 1 << 44
-Weight = Annotated[int, Field(ge=1, le=1_000_000)]
+# What a partition's second producer has between the application's id and its number.
+EMBEDDINGS_SUFFIX = "-embeddings"
+# Strict: true is no number.
+Weight = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
 class Section(BaseModel):
     """A section of the settings: frozen, and it refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _nothing_guessed(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what the library would take for something else: an empty path for the current folder, true for 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind in (int, float):
+            raise PydanticCustomError("number", "a number is wanted, found {found}", {"found": str(value).lower()})
+        if kind == Path | None and isinstance(value, str) and not value.strip():
+            raise PydanticCustomError("path", "it is empty, which means the current folder: unset it, or name a path")
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("nul", "a NUL cannot be part of it")
+        return value
 
 
 class App(Section):
@@ -35,8 +61,17 @@ class App(Section):
     id: str = Field(
         "lurm",
         pattern=r"^[a-zA-Z0-9._-]{1,100}$",
-        description="consumer group, and prefix of internal topics and transactional ids",
+        description="consumer group, and prefix of internal topics and transactional ids; not to end in -embeddings",
     )
+
+    @field_validator("id")
+    @classmethod
+    def _of_nobody_else(cls, value: str) -> str:
+        if value.endswith(EMBEDDINGS_SUFFIX):
+            other = value.removesuffix(EMBEDDINGS_SUFFIX)
+            message = "its transactional ids are those of the application {other}: they would end each other's work"
+            raise PydanticCustomError("shared", message, {"other": other})
+        return value
 
 
 class Kafka(Section):
@@ -86,6 +121,15 @@ class Kafka(Section):
     data_loss: Literal["stop", "accept"] = Field(
         "stop", description="when the source no longer holds unread events: stop, or log, count and go on"
     )
+
+    @field_validator("brokers")
+    @classmethod
+    def _no_gap(cls, value: str) -> str:
+        if not all(part.strip() for part in value.split(",")):
+            raise PydanticCustomError(
+                "gap", "host:port,host:port is wanted, without an empty part, found {found}", {"found": repr(value)}
+            )
+        return value
 
     @property
     def encrypted(self) -> bool:
@@ -199,7 +243,7 @@ class Encode(Section):
 class Metrics(Section):
     """Where metrics and health are served."""
 
-    host: str = Field("127.0.0.1", description="address to bind")
+    host: str = Field("127.0.0.1", min_length=1, description="address to bind; 0.0.0.0: every one of this machine")
     port: int = Field(9108, ge=0, le=65_535, description="port of /metrics, /livez and /readyz; 0: any free one")
     token: SecretStr = Field(SecretStr(""), description="bearer token that /metrics asks for; empty: none")
 
@@ -253,30 +297,6 @@ class Settings(Section):
         return f"{self.app.id}-control"
 
 
-class _FromEnvironment(BaseSettings, Settings):
-    """Settings of a process: the environment goes before the file, whose content are the constructor's arguments."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        frozen=True,
-        extra="forbid",
-        nested_model_default_partial_update=True,
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library names these arguments
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Where values come from, the first that has one."""
-        return env_settings, init_settings
-
-
 class Leaf(NamedTuple):
     """One setting of the reference."""
 
@@ -293,23 +313,40 @@ def load(config: Path | None = None) -> Settings:
     **Raises** `ConfigInvalid` that names each wrong key or value.
     """
     _refuse_unknown_variables()
-    return validated(_FromEnvironment, _read(config))
+    tree = _read(config)
+    for leaf in reference():
+        if leaf.variable in os.environ:
+            _put(tree, leaf, os.environ[leaf.variable])
+    return validated(tree)
 
 
-def validated(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+def _put(tree: dict[str, Any], leaf: Leaf, text: str) -> None:
+    """Put a variable over what the file says; one of a table's entries, written as JSON, over those of their names."""
+    section, key = leaf.name.split(".")
+    table = tree.setdefault(section, {})
+    if not isinstance(table, dict):
+        return
+    if not leaf.kind.startswith("dict"):
+        table[key] = text
+        return
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigInvalid(f"setting {leaf.name}: no JSON: {error}; {leaf.variable}={text}") from error
+    before = table.get(key, {})
+    table[key] = before | entries if isinstance(before, dict) and isinstance(entries, dict) else entries
+
+
+def validated(values: Mapping[str, Any]) -> Settings:
     """The settings with these values. **Raises** `ConfigInvalid` that names each wrong key or value."""
     try:
-        return kind(**values)
+        return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigInvalid(
             f"setting {where}: {_lower_first(first['msg'])}{more}; `lurm settings` lists every setting"
-        ) from error
-    except SettingsError as error:
-        raise ConfigInvalid(
-            f"{_lower_first(str(error))}: {error.__cause__}; `lurm settings` lists every setting"
         ) from error
 
 
@@ -329,9 +366,10 @@ def _read(config: Path | None) -> dict[str, Any]:
 
 
 def _refuse_unknown_variables() -> None:
+    """In lower case too: whoever writes them so means a setting."""
     known = {leaf.variable for leaf in reference()} | {failpoints.VARIABLE}
     for name in sorted(os.environ):
-        if name.startswith(ENV_PREFIX) and name not in known:
+        if name.upper().startswith(ENV_PREFIX) and name not in known:
             raise ConfigInvalid(f"unknown setting {name} in the environment; `lurm settings` lists every setting")
 
 

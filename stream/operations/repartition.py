@@ -216,7 +216,7 @@ def new_settings(settings: Settings, app_id: str, **topics: object) -> Settings:
     new = settings.model_dump()
     new["app"]["id"] = app_id
     new["topics"] |= topics
-    return validated(Settings, new)
+    return validated(new)
 
 
 def in_next_epoch(new: Settings, state: Copy) -> Settings:

@@ -23,7 +23,7 @@ from stream.kafka.hanging import last_hidden_keys
 from stream.kafka.transactions import TransactionalProducer
 from stream.kafka.watermark import Newest, newest_records
 from stream.partition.partition import Partition, Pipeline
-from stream.settings import Kafka
+from stream.settings import EMBEDDINGS_SUFFIX, Kafka
 
 logger = logging.getLogger("lurm")
 
@@ -202,7 +202,7 @@ class Ownership:
     async def _fence(self, number: int) -> Producers:
         app_id = self.shared.names.group
         rows = TransactionalProducer(self._kafka, f"{app_id}-{number}", number)
-        embeddings = TransactionalProducer(self._kafka, f"{app_id}-embeddings-{number}", number)
+        embeddings = TransactionalProducer(self._kafka, f"{app_id}{EMBEDDINGS_SUFFIX}-{number}", number)
         await asyncio.gather(rows.start(), embeddings.start())
         return rows, embeddings
 

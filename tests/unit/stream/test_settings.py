@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream.cli import cli
 from stream.errors import ConfigInvalid
-from stream.settings import App, Settings, State, load, reference
+from stream.settings import App, Settings, State, load, reference, validated
 
 LOGIN = "[kafka]\nsecurity_protocol = 'SASL_SSL'\n"
 
@@ -50,6 +52,19 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
         ("[state]\ncache_bytes = 1_000_000_000_000_000", "setting state.cache_bytes"),
         ("[state]\nopen_files_max = 2_000_000", "setting state.open_files_max"),
         ("colour = 1", "setting colour"),
+        ("_env_prefix = 'OTHER_'", "setting _env_prefix: extra inputs"),
+        ("_env_ignore_empty = true", "setting _env_ignore_empty: extra inputs"),
+        ("[state]\ndir = ''", "setting state.dir: it is empty, which means the current folder"),
+        ('[state]\ndir = "a\\u0000"', "setting state.dir: a NUL"),
+        ("[model]\nbundle = ' '", "setting model.bundle: it is empty"),
+        ("[kafka]\nsecurity_protocol = 'SSL'\nssl_ca_file = ''", "setting kafka.ssl_ca_file: it is empty"),
+        ("[topics]\npartitions = true", "setting topics.partitions: a number is wanted, found true"),
+        ("[encode]\ninterval_s = true", "setting encode.interval_s: a number is wanted, found true"),
+        ("[events.weights]\nbuy = true", "setting events.weights.buy"),
+        ("[kafka]\nbrokers = 'a:1,'", "setting kafka.brokers: host:port,host:port is wanted, without an empty part"),
+        ("[kafka]\nbrokers = ','", "setting kafka.brokers: host:port,host:port is wanted"),
+        ("[app]\nid = 'x-embeddings'", "setting app.id: its transactional ids are those of the application x:"),
+        ("[metrics]\nhost = ''", "setting metrics.host"),
         ("[app", "no TOML"),
     ],
 )
@@ -66,11 +81,65 @@ def test_a_missing_file_and_an_unknown_variable_are_refused(tmp_path: Path, monk
         load(tmp_path / "none.toml")
     with monkeypatch.context() as no_json:
         no_json.setenv("LURM_EVENTS__WEIGHTS", "foo")
-        with pytest.raises(ConfigInvalid, match=r'"events".*Expecting value'):
+        with pytest.raises(ConfigInvalid, match=r"setting events\.weights: no JSON: Expecting value"):
             load()
     monkeypatch.setenv("LURM_KAFKA__BROKER", "x")
     with pytest.raises(ConfigInvalid, match="LURM_KAFKA__BROKER"):
         load()
+
+
+@pytest.mark.parametrize("name", ["lurm_app__id", "Lurm_State__Dir", "lurm_colour"])
+def test_a_variable_in_lower_case_is_refused_by_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(ConfigInvalid, match=f"unknown setting {name} in the environment"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["LURM_STATE__DIR", "LURM_MODEL__BUNDLE", "LURM_KAFKA__SSL_CA_FILE"])
+def test_an_empty_variable_of_a_path_is_no_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LURM_KAFKA__SECURITY_PROTOCOL", "SSL")
+    monkeypatch.setenv(name, "")
+    setting = name.removeprefix("LURM_").lower().replace("__", ".")
+    with pytest.raises(ConfigInvalid, match=f"setting {setting}: it is empty"):
+        load()
+
+
+ODD = st.one_of(
+    st.sampled_from(["", " ", ",", "a:1,", "true", "\0", "1", "-1", "nan", "../..", "x-embeddings", "[1]", "{}"]),
+    st.booleans(), st.integers(-2, 1 << 65), st.floats(), st.lists(st.integers(), max_size=1),
+    st.dictionaries(st.sampled_from(["id", "dir", "a"]), st.booleans(), max_size=1), st.text(max_size=5), st.none(),
+)  # fmt: skip
+KNOWN = [leaf.name.split(".") for leaf in reference()]
+
+
+@given(
+    st.dictionaries(st.sampled_from([*Settings.model_fields, "_env_prefix", "_case_sensitive", "x"]), ODD, max_size=2),
+    st.dictionaries(st.sampled_from(range(len(KNOWN))), ODD, max_size=3),
+)
+def test_whatever_stands_in_a_file_is_taken_as_written_or_refused_in_one_line(
+    tree: dict[str, object], leaves: dict[int, object]
+) -> None:
+    for i, value in leaves.items():
+        section, key = KNOWN[i]
+        node = tree.setdefault(section, {})
+        if isinstance(node, dict):
+            node[key] = value
+    try:
+        found = validated(tree)
+    except ConfigInvalid as error:
+        refused = str(error)
+    else:
+        refused = ""
+    assert refused.startswith("setting ") or not refused
+    if refused:
+        return
+    for i, value in leaves.items():
+        section, key = KNOWN[i]
+        taken = getattr(getattr(found, section), key)
+        assert not isinstance(taken, Path) or str(taken) == str(Path(str(value))) != "."
+        assert not (isinstance(value, bool) and isinstance(taken, int) and not isinstance(taken, bool))
+    assert found.app.id + "-embeddings" != Settings().app.id
+    assert all(broker.strip() for broker in found.kafka.brokers.split(","))
 
 
 def test_scales_are_put_in_order() -> None:
