@@ -6,7 +6,7 @@ RocksDB locks each database that is open, but two workers on an empty folder hav
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -44,5 +44,7 @@ def _take(descriptor: int, file: Path) -> None:
         ) from error
     except OSError as error:
         raise StoreUnavailable(f"cannot lock the state's folder: {error.strerror} path={file}") from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    # For whoever is refused; a full disk is no reason not to hold it.
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -6,6 +6,7 @@ low for the least that works, the worker refuses to start rather than die as the
 """
 
 import resource
+from contextlib import suppress
 from typing import Final
 
 from stream.errors import ConfigInvalid
@@ -22,11 +23,11 @@ _OPEN_FILES_MIN: Final = 20
 
 
 def raise_limit() -> int:
-    """Raise the soft limit of this process to the hard one, and return it: the usual soft one is 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    """Raise the soft limit of this process, usually 1,024, to the hard one where that is allowed; what holds then."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def open_files_max(settings: Settings, limit: int) -> int:
