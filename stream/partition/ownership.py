@@ -172,19 +172,22 @@ class Ownership:
         newest = await newest_records(self._kafka, self.shared.names.changelog, held)
         return any(each.record.next_offset > held[number].next_offset for number, each in newest.items())
 
-    def remove_old(self, now_s: float) -> None:
+    async def remove_old(self, now_s: float) -> None:
         """Delete what stands here of partitions that went elsewhere, once its next use would wipe it anyway.
 
         Until then it saves a partition that comes back from replaying everything; but an erased user stays in it.
         """
-        held = {self.folder / f"partition-{number}" for number in self._allowed}
-        found = {path for path in self.folder.glob("partition-*") if path.name.removeprefix("partition-").isdigit()}
-        for path in sorted(found - held):
-            try:
-                if remove_if_behind(path, self._resources, now_s):
-                    logger.info("removed a partition that went elsewhere long ago: path=%s", path)
-            except (OSError, StateError) as error:
-                logger.warning("an old partition is left where it is: %s", error)
+        names = [path.name.removeprefix("partition-") for path in self.folder.glob("partition-*")]
+        for number in sorted(int(name) for name in names if name.isdecimal()):
+            path = self.folder / f"partition-{number}"
+            async with self._disk:
+                if number in self._allowed:
+                    continue
+                try:
+                    if await asyncio.to_thread(remove_if_behind, path, self._resources, now_s):
+                        logger.info("removed a partition that went elsewhere long ago: path=%s", path)
+                except (OSError, StateError) as error:
+                    logger.warning("an old partition is left where it is: %s", error)
 
     def memory(self) -> Mapping[str, int]:
         """Bytes of RocksDB's block cache and memtables, over all partitions."""

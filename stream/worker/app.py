@@ -7,7 +7,6 @@ The way of an event: `transport` (fetched batch) -> here -> `partition` (one tra
 import asyncio
 import gc
 import logging
-import math
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -115,7 +114,7 @@ class Worker:
         # Fetched batches applied at once: many while recovering, each as it comes while standing by.
         app.Table(TABLE, key_type=bytes, value_type=bytes, partitions=n, recovery_buffer_size=8, standby_buffer_size=1)
         app.agent(source, name="ingest")(self._consume)
-        app.early = (self._beat, self._learn)
+        app.early = (self._beat, self._learn, self._tidy)
         app.task(self._encode)
         app.task(self._erase)
 
@@ -176,16 +175,22 @@ class Worker:
             die(error)
 
     async def _beat(self) -> None:
-        looked_at_s = -math.inf
         while not self.app.should_stop:
             self._heartbeat += 1
-            now_s = time.time()
-            # Not before the first assignment, when every partition would look as if it had gone elsewhere.
-            if self.ownership.ready and now_s - looked_at_s >= _OLD_INTERVAL_S:
-                looked_at_s = now_s
-                self.ownership.remove_old(now_s)
-            self._observer.observe(now_s)
+            self._observer.observe(time.time())
             await asyncio.sleep(1.0)
+
+    async def _tidy(self) -> None:
+        """Beside the heartbeat: there may be hundreds of folders."""
+        try:
+            while True:
+                # Not before the first assignment, when every partition would look as if it had gone elsewhere.
+                ready = self.ownership.ready
+                if ready:
+                    await self.ownership.remove_old(time.time())
+                await asyncio.sleep(_OLD_INTERVAL_S if ready else 1.0)
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
 
     def _progress(self) -> Iterator[Progress]:
         app, ownership = self.app, self.ownership

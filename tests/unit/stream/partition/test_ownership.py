@@ -92,7 +92,7 @@ def test_partitions_that_went_elsewhere_are_removed_once_they_are_six_days_behin
         held = ownership(tmp_path, source)
         await held.assign(set(), set())
         held._allowed = {2}
-        held.remove_old(now_s)
+        await held.remove_old(now_s)
 
     asyncio.run(scenario())
     locked.close()
