@@ -19,8 +19,7 @@ from stream.kafka.topics import configs
 from stream.operations.erasure_request import Request
 from stream.operations.replay import Progress, read_topic
 from stream.records.dead_letters import PREFIX
-from stream.records.embedding_record import Embedding
-from stream.records.embedding_record import decode as decode_embedding
+from stream.records.embedding_record import Embedding, Foreign
 from stream.records.erasure import Answer, Checked, Marker, decode
 from stream.settings import Settings
 
@@ -325,18 +324,17 @@ def _verify(
 ) -> Verified:
     """What is newest per key in each topic, measured against the end of the erased life."""
     answers, checks = said
+    decode_embedding = Foreign().decode
     stores = _sum(checks.values()) if checks.keys() == answers.keys() else None
     limits = {number: seq_of(answer.epoch, answer.erased_below) for number, answer in answers.items()}
     newest_rows = {(record.partition, record.key): record.value for record in rows}
-    newest_embeddings = {record.partition: record for record in embeddings}
+    newest_embeddings = {
+        record.partition: change for record in embeddings if (change := decode_embedding(record)) is not None
+    }
     row_seqs = [
         (number, int(decode_header([value])[0][0])) for (number, _), value in newest_rows.items() if value is not None
     ]
-    embedding_seqs = [
-        (number, each.seq)
-        for number, record in newest_embeddings.items()
-        if isinstance(each := decode_embedding(record), Embedding)
-    ]
+    embedding_seqs = [(number, each.seq) for number, each in newest_embeddings.items() if isinstance(each, Embedding)]
     n_rows, n_embeddings = (
         sum(seq < limits.get(number, 2**63) for number, seq in found) for found in (row_seqs, embedding_seqs)
     )

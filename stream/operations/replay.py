@@ -19,7 +19,7 @@ from state.record import Ledger, PartitionRecord, decode_record
 from state.rows import RECORD_KEY, decode_rows, is_row_key, user_of
 from stream.errors import BrokerUnavailable, ConfigInvalid
 from stream.kafka.connection import broker_errors, consumer_arguments, wait_for_broker
-from stream.records.embedding_record import Embedding, decode
+from stream.records.embedding_record import Embedding, Foreign
 from stream.settings import Kafka, Settings
 
 Progress = Callable[[int, int], None]
@@ -143,11 +143,16 @@ def newest_embeddings(
     settings: Settings, wanted: Wanted = None, progress: Progress | None = None
 ) -> dict[str, Embedding]:
     """The newest embedding of everybody who is wanted and was not erased."""
-    newest: dict[bytes, Any] = {}
+    newest: dict[str, Embedding] = {}
+    foreign = Foreign()
     for batch in read_topic(settings, settings.topics.embeddings, progress):
-        newest.update({record.key: record for record in batch if wanted is None or wanted(record.key)})
-    decoded = (decode(newest[key]) for key in sorted(newest))
-    return {each.user_id: each for each in decoded if isinstance(each, Embedding)}
+        for record in batch:
+            change = foreign.decode(record) if wanted is None or wanted(record.key or b"") else None
+            if isinstance(change, Embedding):
+                newest[change.user_id] = change
+            elif change is not None:
+                newest.pop(change.user_id, None)
+    return {user: newest[user] for user in sorted(newest)}
 
 
 def scales_of(settings: Settings, state: State) -> tuple[Scale, ...]:

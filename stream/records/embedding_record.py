@@ -2,9 +2,13 @@
 
 Key: the user id. Value: the M x H matrix, little-endian float32 or float16, row-major; null for an erased user. All
 else is in the headers, as UTF-8 text with numbers in decimal, so that a record can be read without decoding it.
+
+Anybody who may write to the topic may put something else there. No reader ends at it, since it would end there at every
+start: `Foreign` counts such records and says where they stand.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +17,10 @@ from numpy.typing import NDArray
 
 from state.errors import FormatUnknown
 from state.periods import Int64
+from stream.printable import printable
 from stream.records.outgoing import Outgoing
+
+logger = logging.getLogger("lurm")
 
 FORMAT = "1"
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
@@ -116,28 +123,62 @@ class EmbeddingWriter:
 def decode(record: Record) -> Embedding | Erased:
     """What a record of the embeddings topic says.
 
-    **Raises** `FormatUnknown` when it is of another format, or none of ours: stop and read it with what wrote it.
+    **Raises** `FormatUnknown` when it is of another format, or none of ours.
     """
     headers = {name: value or b"" for name, value in record.headers}
     found = headers.get(_FORMAT_HEADER, b"none").decode(errors="replace")
+    if not record.key:
+        raise FormatUnknown("a record without a key is nobody's")
     try:
-        user_id = (record.key or b"").decode()
+        user_id = record.key.decode()
         if record.value is None:
             return Erased(user_id)
         if found != FORMAT:
             raise FormatUnknown(
                 f"an embedding has an unknown format; upgrade this reader: format={found} known={FORMAT}"
             )
-        rows, columns = map(int, headers["shape"].split(b","))
         return Embedding(
             user_id=user_id,
-            vectors=np.frombuffer(record.value, DTYPES[headers["dtype"].decode()]).reshape(rows, columns),
-            seq=int(headers["seq"]),
+            vectors=_vectors(record.value, headers),
+            seq=_number(headers["seq"]),
             model_id=headers["model_id"].decode(),
             space_id=headers["space_id"].decode(),
-            partition=int(headers["partition"]),
-            event_time_ms=int(headers["event_time_ms"]),
-            encoded_at_ms=int(headers["encoded_at_ms"]),
+            partition=_number(headers["partition"]),
+            event_time_ms=_number(headers["event_time_ms"]),
+            encoded_at_ms=_number(headers["encoded_at_ms"]),
         )
     except (KeyError, ValueError) as error:
         raise FormatUnknown(f"an embedding contradicts its headers: key={record.key!r} problem={error}") from error
+
+
+def _vectors(value: bytes, headers: Mapping[str, bytes]) -> Vectors:
+    rows, columns = map(int, headers["shape"].split(b","))
+    if rows < 0 or columns < 0:
+        raise ValueError("a negative shape")
+    return np.frombuffer(value, DTYPES[headers["dtype"].decode()]).reshape(rows, columns)
+
+
+def _number(text: bytes) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("a number of more than 64 bits")
+    return number
+
+
+class Foreign:
+    """Counts the records of an embeddings topic that are none of ours; a few of them are named in the log."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def decode(self, record: Any) -> Embedding | Erased | None:
+        """As `decode` of a fetched record; None, counted, for what is none of ours."""
+        try:
+            return decode(record)
+        except FormatUnknown as error:
+            self.n += 1
+            if self.n.bit_count() == 1:  # the first, second, fourth, eighth ...
+                place = f"topic={record.topic} partition={record.partition} offset={record.offset}"
+                reason = printable(str(error))
+                logger.warning("no embedding of ours, skipped: %s skipped=%d reason=%s", place, self.n, reason)
+            return None

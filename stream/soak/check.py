@@ -20,7 +20,7 @@ from stream.kafka.topics import end_offsets
 from stream.operations.bag_report import period_bags
 from stream.operations.comparison import Check
 from stream.operations.replay import Progress, State, newest_embeddings, newest_state, read_topic
-from stream.records.embedding_record import Embedding, decode
+from stream.records.embedding_record import Embedding, Foreign
 from stream.settings import Settings
 from stream.soak.reference import Bags
 from stream.soak.traffic import Sent
@@ -114,7 +114,7 @@ def wrong_embeddings(settings: Settings, state: State) -> Iterator[str]:
 def backward_embeddings(settings: Settings) -> Iterator[str]:
     """Embeddings that followed a newer one of the same user."""
     newest: dict[str, int] = {}
-    for embedding in map(decode, chain.from_iterable(read_topic(settings, settings.topics.embeddings))):
+    for embedding in map(Foreign().decode, chain.from_iterable(read_topic(settings, settings.topics.embeddings))):
         if isinstance(embedding, Embedding):
             before = newest.get(embedding.user_id, -1)
             if embedding.seq < before:

@@ -57,7 +57,6 @@ class Readers:
             settings.kafka.brokers,
             settings.topics.embeddings,
             group_id=f"{settings.app.id}-readers",
-            from_beginning=True,
         ) as consumer:
             while not self._stop.is_set():
                 for change in consumer.poll(0.5):
