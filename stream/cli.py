@@ -18,6 +18,7 @@ import click
 from lurm_model.errors import DatasetUnavailable, ModelError
 from state.errors import SpaceMismatch, StateError
 from stream.errors import ConfigInvalid, LurmError
+from stream.printable import Formatter, say
 
 INTERRUPTED = 130
 EXAMPLES = """
@@ -147,11 +148,14 @@ def main() -> None:
     """The console script."""
     # What matters of kafka-python's warnings reaches the operator as an error.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    # Of a command that does not configure logging: it prints warnings as they are.
+    assert logging.lastResort is not None  # noqa: S101 - only whoever sets it to None could have done so
+    logging.lastResort.setFormatter(Formatter("%(message)s"))
     sys.exit(run(sys.argv[1:]))
 
 
 def _fail(message: str, exit_code: int) -> int:
-    click.echo("error: " + " ".join(message.split()), err=True)
+    say("error: " + " ".join(message.split()), err=True)
     return exit_code
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stream.errors import ConfigInvalid, LurmError
+from stream.printable import say
 
 if TYPE_CHECKING:
     from lurm_model.bundle import Bundle
@@ -45,7 +46,7 @@ def show(folder: Path, *, as_json: bool) -> None:
         raise ConfigInvalid(str(error)) from error
     except (AttributeError, OverflowError, TypeError, ValueError) as error:  # what no hash vouches for
         raise ConfigInvalid(f"what the manifest says of the training is damaged: bundle={folder} {error!r}") from error
-    click.echo(text)
+    say(*text.splitlines())
 
 
 @bundle.command(epilog=EXAMPLES)
@@ -62,7 +63,7 @@ def verify(folder: Path) -> None:
     except BundleError as error:
         raise LurmError(str(error)) from error
     files = found.manifest["files"]
-    click.echo(f"ok: bundle={folder} files={len(files)} model_id={found.model_id} space_id={found.space_id}")
+    say(f"ok: bundle={folder} files={len(files)} model_id={found.model_id} space_id={found.space_id}")
 
 
 def _facts(folder: Path, found: "Bundle") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from stream.printable import configure_logging
 from stream.settings import Kafka, Settings
 from stream.stop_signal import StopSignal
 
@@ -47,7 +48,7 @@ def console(
     from stream.operations.interest_names import top_items  # noqa: PLC0415
 
     stop = StopSignal()
-    logging.basicConfig(level=settings.worker.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(settings.worker.log_level)
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     urls, items, held = worker_urls(workers, settings.metrics), top_items(settings), Held(memory_mb << 20)
     quick = settings.model_copy(update={"kafka": impatient(settings.kafka)})

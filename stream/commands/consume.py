@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import click
-import msgspec
 
 from stream.embedding import Embedding, EmbeddingConsumer, Erased
 from stream.errors import LurmError
 from stream.kafka.connection import wait_for_broker
+from stream.printable import say, say_json
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -43,7 +44,10 @@ def consume(
     kafka, topic, n_read = settings.kafka, settings.topics.embeddings, 0
     with EmbeddingConsumer(kafka, topic, from_beginning=from_beginning, space_id=space_id or None) as consumer:
         for change in _changes(consumer, timeout_s):
-            click.echo(_as_json(change) if as_json else _as_text(change))
+            if as_json:
+                say_json(_as_json(change))
+            else:
+                say(_as_text(change))
             n_read += isinstance(change, Embedding)
             if n_read == n_max:
                 return
@@ -70,9 +74,9 @@ def _as_text(change: Embedding | Erased) -> str:
     return f"seq={change.seq} user={change.user_id} model={change.model_id} shape={shape} norm={change.norm:.4f}"
 
 
-def _as_json(change: Embedding | Erased) -> bytes:
+def _as_json(change: Embedding | Erased) -> dict[str, Any]:
     if isinstance(change, Erased):
-        return msgspec.json.encode({"user_id": change.user_id, "erased": True})
+        return {"user_id": change.user_id, "erased": True}
     names = ("user_id", "seq", "model_id", "space_id", "partition", "event_time_ms", "encoded_at_ms")
     found = {name: getattr(change, name) for name in names}
-    return msgspec.json.encode(found | {"shape": list(change.vectors.shape), "norm": change.norm})
+    return found | {"shape": list(change.vectors.shape), "norm": change.norm}

@@ -15,6 +15,7 @@ import click
 from stream.commands.downloads import downloads
 from stream.commands.progress import progress_bar
 from stream.errors import ConfigInvalid, LurmError
+from stream.printable import say
 
 if TYPE_CHECKING:
     from stream.trial.demo import DemoData
@@ -60,9 +61,9 @@ def demo(folder: Path, *, made_up: bool, keep: bool, file: Path | None) -> None:
         summary = _stream(data, folder.resolve(), broker.brokers)
         summary |= {"training_s": round(trained_s, 1), "seconds": round(time.monotonic() - start, 1)}
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        click.echo(_table(summary))
-        click.echo(_MEANING)
-        click.echo(f"written to {folder / 'summary.json'}")
+        say(*_table(summary).splitlines())
+        say(*_MEANING.splitlines())
+        say(f"written to {folder / 'summary.json'}")
         if keep:
             _keep(folder.resolve(), broker.brokers)
 
@@ -78,7 +79,7 @@ def _write(file: Path, *, made_up: bool) -> None:
         write_events(events, file)
     except OSError as error:
         raise ConfigInvalid(f"cannot write the events: {error.strerror} file={file}") from error
-    click.echo(f"wrote {len(events)} events of {len(events.users)} users to {file}")
+    say(f"wrote {len(events)} events of {len(events.users)} users to {file}")
 
 
 def _clean(folder: Path) -> Path:
@@ -121,16 +122,16 @@ def _stream(data: "DemoData", folder: Path, brokers: str) -> dict[str, Any]:
 
 
 def _keep(folder: Path, brokers: str) -> None:
-    click.echo(
-        "the broker stays until you press Ctrl-C; look at it with\n"
-        f"  export LURM_APP__ID=lurm-demo LURM_KAFKA__BROKERS={brokers} LURM_MODEL__BUNDLE={folder / 'bundle'}\n"
-        "  lurm inspect --ledger; lurm verify --sample 1000; lurm consume --from-beginning --max 5"
+    say(
+        "the broker stays until you press Ctrl-C; look at it with",
+        f"  export LURM_APP__ID=lurm-demo LURM_KAFKA__BROKERS={brokers} LURM_MODEL__BUNDLE={folder / 'bundle'}",
+        "  lurm inspect --ledger; lurm verify --sample 1000; lurm consume --from-beginning --max 5",
     )
     signal.pause()
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    say(text, err=True)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """`lurm erase`: forget a user, wait for it, and say in a receipt what was removed and what is left."""
 
 import click
-import msgspec
 
 from stream.commands.progress import progress_bar
 from stream.commands.user_id import refuse_bad_id
 from stream.errors import LurmError
+from stream.printable import say, say_json
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -46,9 +46,9 @@ def erase(settings: Settings, user: str, timeout_s: float, *, skip_events: bool)
         checks = wait_for_checks(settings, asked)
     with progress_bar("reading the topics again") as progress:
         receipt = make_receipt(settings, asked, (answers, checks), progress, with_events=not skip_events)
-    click.echo(msgspec.json.encode(receipt))
+    say_json(receipt)
     if receipt.removed == Removed(0, 0, 0) and all(each.embedding_tombstone is None for each in receipt.partitions):
-        click.echo(f"nothing was held of this user, is the id right?: user={user}", err=True)
+        say(f"nothing was held of this user, is the id right?: user={user}", err=True)
     if not receipt.verified.ok:
         raise LurmError(
             f"the user is still there: rows={receipt.verified.rows} embeddings={receipt.verified.embeddings} "

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
-import msgspec
 
 from stream.commands.progress import progress_bar
 from stream.errors import ConfigInvalid
+from stream.printable import json_bytes
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,9 +92,8 @@ def _bag_lines(batches: Iterable[tuple[list[bytes], "Rows"]], scales: Sequence["
 
 
 def _lines(entries: Iterable[dict[str, object]]) -> Iterator[bytes]:
-    encode = msgspec.json.Encoder().encode
     for entry in entries:
-        yield encode(entry) + b"\n"
+        yield json_bytes(entry) + b"\n"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from stream.operations.bag_report import period_bags
 from stream.operations.interest_names import top_items
 from stream.operations.ledger_report import SourcePart, partition_report, source_parts
 from stream.operations.replay import newest_embeddings, newest_records, newest_state, only, scales_of
+from stream.printable import say, say_json
 from stream.records.embedding_record import Embedding
 from stream.settings import Settings
 
@@ -73,7 +74,10 @@ def _show_user(settings: Settings, user: str, *, as_json: bool) -> None:
     if items:
         shown = {interest for bag in found["periods"] for interest in bag["interests"]}
         found["items"] = {interest: items[interest] for interest in sorted(shown) if interest in items}
-    click.echo(msgspec.json.encode(found).decode() if as_json else "\n".join(_user_lines(found)))
+    if as_json:
+        say_json(found)
+    else:
+        say(*_user_lines(found))
 
 
 def _embedding(embedding: Embedding, seq: int | None) -> dict[str, Any]:
@@ -118,11 +122,11 @@ def _show_ledger(settings: Settings, *, as_json: bool, source: bool) -> None:
     partitions = [partition_report(number, record, parts.get(number)) for number, record in state.records.items()]
     total = msgspec.structs.asdict(state.ledger) | {"balanced": all(each["balanced"] for each in partitions)}
     if as_json:
-        click.echo(msgspec.json.encode({"partitions": partitions, "total": total}).decode())
+        say_json({"partitions": partitions, "total": total})
     else:
         for each in [*partitions, {"partition": "all"} | total]:
             shown = {name: ",".join(value) or "none" if name == "faults" else value for name, value in each.items()}
-            click.echo(" ".join(f"{name}={value}" for name, value in shown.items()))
+            say(" ".join(f"{name}={value}" for name, value in shown.items()))
     wrong = {each["partition"]: each["faults"] for each in partitions if each["faults"]}
     if wrong:
         named = " ".join(f"partition={number} faults={','.join(faults)}" for number, faults in wrong.items())

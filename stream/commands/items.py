@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
-import msgspec
 
 from lurm_model.files.reading import Reading
 from stream.commands.outputs import refuse_other_folder, write_refusals
 from stream.commands.progress import progress_bar
 from stream.commands.reading import item_options
 from stream.errors import ConfigInvalid
+from stream.printable import json_bytes, say
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,34 +97,32 @@ def assign_items(
 
 
 def _report(found: Assigned) -> None:
-    click.echo(
-        f"assigned={len(found.interest_of)} in_bundle={found.n_in_bundle} unknown={len(found.unknown)}", err=True
-    )
+    say(f"assigned={len(found.interest_of)} in_bundle={found.n_in_bundle} unknown={len(found.unknown)}", err=True)
     if found.n_in_bundle:
-        click.echo("the bundle's own items keep their interest", err=True)
+        say("the bundle's own items keep their interest", err=True)
     if found.unknown:
         some = ", ".join(found.unknown[:3]) + (", ..." if len(found.unknown) > 3 else "")
-        click.echo(f"no attribute of these items is known to the bundle: {some}", err=True)
+        say(f"no attribute of these items is known to the bundle: {some}", err=True)
 
 
 def _save(bundle: "Bundle", found: Assigned, out: Path) -> None:
     other = bundle.with_items(found.interest_of)
     with write_refusals():
         other.save(out)
-    click.echo(f"bundle={out} model_id={other.model_id} items={len(other.codebook.interest_of)}")
+    say(f"bundle={out} model_id={other.model_id} items={len(other.codebook.interest_of)}")
 
 
 def _send(settings: Settings, topic: str, records: "list[Keyed]") -> None:
     from stream.commands.produce import deliver  # noqa: PLC0415 - --help needs no Kafka client
 
     sent = deliver(settings, topic, iter(records), n_max=len(records), what="item")
-    click.echo(f"sent {sent.n_events} items to {topic}")
+    say(f"sent {sent.n_events} items to {topic}")
 
 
 def _print(found: Assigned) -> None:
-    encode, lines = msgspec.json.Encoder().encode, click.get_binary_stream("stdout")
+    lines = click.get_binary_stream("stdout")
     for item, interest in found.interest_of.items():
-        lines.write(encode({"item_id": item, "interest": interest}) + b"\n")
+        lines.write(json_bytes({"item_id": item, "interest": interest}) + b"\n")
 
 
 def _records(bundle: "Bundle", attributes_of: Mapping[str, "Attributes"], found: Assigned) -> "Iterator[Keyed]":

@@ -5,9 +5,9 @@ import threading
 import time
 
 import click
-import msgspec
 
 from stream.errors import LurmError
+from stream.printable import configure_logging, say, say_json
 from stream.settings import Settings
 from stream.stop_signal import StopSignal
 
@@ -45,12 +45,12 @@ def lag(settings: Settings, *, as_json: bool) -> None:
     }
     if as_json:
         found = {"app": settings.app.id, "topic": settings.topics.events, "total": total}
-        click.echo(msgspec.json.encode(found | {"partitions": [each._asdict() for each in partitions]}).decode())
+        say_json(found | {"partitions": [each._asdict() for each in partitions]})
         return
-    click.echo(_line("partition", "committed", "end", "lag_events", "lag_seconds"))
+    say(_line("partition", "committed", "end", "lag_events", "lag_seconds"))
     for number, committed, end, events, seconds in partitions:
-        click.echo(_line(number, "none" if committed is None else committed, end, events, f"{seconds:.1f}"))
-    click.echo(_line("all", "", "", total["lag_events"], f"{total['lag_seconds']:.1f}"))
+        say(_line(number, "none" if committed is None else committed, end, events, f"{seconds:.1f}"))
+    say(_line("all", "", "", total["lag_events"], f"{total['lag_seconds']:.1f}"))
 
 
 def _line(*cells: object) -> str:
@@ -70,7 +70,7 @@ def exporter(settings: Settings, port: int, interval_s: float) -> None:
     from stream.worker.health import HealthServer  # noqa: PLC0415 - --help needs no Kafka client
 
     stop = StopSignal()
-    logging.basicConfig(level=settings.worker.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(settings.worker.log_level)
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     metrics = LagMetrics(settings.app.id)
     seeing = threading.Event()

@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 import click
 from prometheus_client import CollectorRegistry, Metric
 
+from stream.printable import say
+
 EXAMPLES = """
 \b
 Examples:
@@ -38,7 +40,7 @@ class Entry(NamedTuple):
 @click.command(epilog=EXAMPLES)
 def metrics() -> None:
     """Print the table of all metrics as Markdown: what each means and what to do about it."""
-    click.echo(page())
+    say(*page().splitlines())
 
 
 def page() -> str:

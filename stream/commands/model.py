@@ -17,6 +17,7 @@ from stream.commands.downloads import downloads
 from stream.commands.outputs import refuse_other_folder, refuse_unwritable, refuse_unwritable_file, write_refusals
 from stream.commands.reading import reading_options
 from stream.errors import ConfigInvalid, LurmError
+from stream.printable import printable, say
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def train(
         bundle = train_bundle(events, TrainOptions(**options), progress)
         bundle.save(out)
     dims = bundle.manifest["dims"]
-    click.echo(f"bundle={out} model_id={bundle.model_id} items={dims['n_items']} interests={dims['n_clusters']}")
+    say(f"bundle={out} model_id={bundle.model_id} items={dims['n_items']} interests={dims['n_clusters']}")
 
 
 @click.command(epilog=EVALUATE_EXAMPLES)
@@ -249,7 +250,7 @@ def _questions(events: "Events", labels: "UserLabels | None", cut_ms: int | None
     for name in labels.columns if labels else ():
         if name not in asked:
             need = f"two values of {tasks.LABEL_USERS_MIN} users of these events each"
-            click.echo(f"label {name} asks nothing, it needs {need}", err=True)
+            say(f"label {name} asks nothing, it needs {need}", err=True)
     return Questions(events, asked, cut_ms, seeds)
 
 
@@ -282,16 +283,17 @@ def _write(report: "Report", json_path: Path | None, markdown: Path | None) -> N
 
 def _print_table(report: "Report") -> None:
     from rich.console import Console  # noqa: PLC0415  # only where something is printed
+    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     head, *body = report.rows()
-    view = Table(*head)
+    view = Table(*(escape(printable(title)) for title in head))
     for row in body:
-        view.add_row(*row)
+        view.add_row(*(escape(printable(cell)) for cell in row))
     Console(width=max(80, 18 * len(head))).print(view)
-    click.echo(report.asked())
+    say(*report.asked().splitlines())
     for task in report.unasked():
-        click.echo(f"{task} could not be asked, every split needs users of both answers", err=True)
+        say(f"{task} could not be asked, every split needs users of both answers", err=True)
 
 
 @contextlib.contextmanager
@@ -340,6 +342,6 @@ def stage_lines() -> "Progress":
         else:
             # A stage may come again, and begins anew then.
             began = began_s.pop(stage, None)
-            click.echo(stage if began is None else f"{stage}: {now_s - began:.1f} s", err=True)
+            say(stage if began is None else f"{stage}: {now_s - began:.1f} s", err=True)
 
     return show

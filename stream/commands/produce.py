@@ -29,6 +29,7 @@ from stream.commands.reading import reading_options
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused
 from stream.kafka.connection import aiokafka_arguments, wait_for_broker
 from stream.kafka.topics import n_partitions
+from stream.printable import say
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -90,11 +91,9 @@ def produce(settings: Settings, file: Path, rate: float | None, n_max: int | Non
     """Send the events of FILE (.jsonl, .csv or .parquet, also .jsonl.gz), keyed by user_id."""
     topic = settings.topics.events
     sent = deliver(settings, topic, islice(read_events(file, reading), n_max), rate, n_max)
-    click.echo(
-        f"sent {sent.n_events} events in {sent.seconds:.1f} s: {sent.n_events / sent.seconds:.0f} events/s to {topic}"
-    )
+    say(f"sent {sent.n_events} events in {sent.seconds:.1f} s: {sent.n_events / sent.seconds:.0f} events/s to {topic}")
     if sent.n_without_key:
-        click.echo(f"{sent.n_without_key} of them have no readable user_id: the worker will reject those", err=True)
+        say(f"{sent.n_without_key} of them have no readable user_id: the worker will reject those", err=True)
 
 
 def deliver(

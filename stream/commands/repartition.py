@@ -8,6 +8,7 @@ import msgspec
 
 from stream import failpoints
 from stream.commands.progress import progress_bar
+from stream.printable import say
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -64,11 +65,11 @@ def repartition(
         with progress_bar("reading it again") as progress:
             moved = move.verify_and_allow(new, state, placed, progress)
     ledger = " ".join(f"{name}={n}" for name, n in msgspec.structs.asdict(moved.ledger).items())
-    click.echo(f"moved and found equal: users={moved.users} rows={moved.rows} {ledger}")
+    say(f"moved and found equal: users={moved.users} rows={moved.rows} {ledger}")
     if n_waiting:
-        click.echo(f"sent on to the new events topic: events={n_waiting}")
+        say(f"sent on to the new events topic: events={n_waiting}")
     for user in state.unerased:
-        click.echo(f"not erased yet, ask again with the new settings: lurm erase {shlex.quote(user)}")
-    click.echo(f"LURM_APP__ID={to_app}")
+        say(f"not erased yet, ask again with the new settings: lurm erase {shlex.quote(user)}")
+    say(f"LURM_APP__ID={to_app}")
     for name in ("events", "embeddings", "dead_letters", "partitions", "epoch"):
-        click.echo(f"LURM_TOPICS__{name.upper()}={getattr(new.topics, name)}")
+        say(f"LURM_TOPICS__{name.upper()}={getattr(new.topics, name)}")

@@ -3,6 +3,7 @@
 import click
 
 from stream.errors import ConfigInvalid
+from stream.printable import say
 from stream.settings import Leaf, Settings, load, reference
 
 EXAMPLES = """
@@ -23,14 +24,14 @@ def settings(context: click.Context, *, markdown: bool) -> None:
     It also lists them when one of them is wrong, and then says so and ends with 2.
     """
     if markdown:
-        click.echo(_page())
+        say(*_page().splitlines())
         return
     try:
         found, problem = load(context.meta.get("stream.config")), None
     except ConfigInvalid as error:
         found, problem = None, error
     for leaf in reference():
-        click.echo(_entry(leaf, found))
+        say(*_entry(leaf, found).splitlines())
     if problem is not None:
         raise problem
 

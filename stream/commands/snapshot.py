@@ -12,6 +12,7 @@ import click
 
 from stream.commands.progress import progress_bar
 from stream.errors import BundleMismatch, ConfigInvalid, LurmError
+from stream.printable import say
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def snapshot(settings: Settings, out: Path, partition: int | None) -> None:
                 made = take(path, out / path.name, origin, StoreResources(StoreOptions()), progress)
         except OSError as error:
             raise LurmError(f"cannot write the snapshot: {error.strerror} path={error.filename or out}") from error
-        click.echo(f"partition {number}: rows={made.rows} marks={made.marks} changelog_offset={made.changelog_offset}")
+        say(f"partition {number}: rows={made.rows} marks={made.marks} changelog_offset={made.changelog_offset}")
 
 
 @click.command(epilog=EXAMPLES)
@@ -85,7 +86,7 @@ def restore(settings: Settings, source: Path, partition: int | None, replace: bo
                 _refuse_newer(_database(folder, number), manifest, replace=replace)
             for number, manifest in manifests.items():
                 put(found[number], manifest, _database(folder, number), StoreResources(StoreOptions()))
-                click.echo(f"partition {number}: rows={manifest.rows} changelog_offset={manifest.changelog_offset}")
+                say(f"partition {number}: rows={manifest.rows} changelog_offset={manifest.changelog_offset}")
     except StoreUnavailable as error:
         raise ConfigInvalid(f"{error}; is its worker stopped?") from error
     except OSError as error:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stream.errors import ConfigInvalid, LurmError
+from stream.printable import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,12 +52,12 @@ def soak(minutes: float, seed: int | None, rate: float, folder: Path) -> None:
     own = empty_folder(folder)
     # Whoever asks it to end wants its workers and its broker gone too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    click.echo(f"soak: seed={plan.seed} minutes={minutes:g} broker={broker_name()} folder={own}", err=True)
+    say(f"soak: seed={plan.seed} minutes={minutes:g} broker={broker_name()} folder={own}", err=True)
     with _live(plan.seconds) as show:
         summary = Soak(plan, own, show).run()
     text = json.dumps(summary, indent=2)
     (own / "summary.json").write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+    say(*text.splitlines())
     if summary["differences"]:
         raise LurmError(
             f"the soak found a difference: {summary['differences'][0]}; n={len(summary['differences'])} "

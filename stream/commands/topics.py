@@ -3,6 +3,7 @@
 import click
 
 from stream.errors import ConfigInvalid
+from stream.printable import say
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -26,7 +27,7 @@ def create(settings: Settings) -> None:
 
     partitions = {each.name: each.partitions(settings) for each in plan(settings)}
     for name in create_missing(settings, _n_interests(settings)):
-        click.echo(f"created {name}: {partitions[name]} partitions")
+        say(f"created {name}: {partitions[name]} partitions")
     _check(settings)
 
 
@@ -43,10 +44,10 @@ def _check(settings: Settings) -> None:
 
     problems = find_problems(settings, _n_interests(settings))
     for problem in problems:
-        click.echo(str(problem))
+        say(str(problem))
     if problems:
         raise ConfigInvalid(f"{len(problems)} problems with the topics, listed above; brokers={settings.kafka.brokers}")
-    click.echo(f"topics are as planned: {', '.join(each.name for each in plan(settings))}")
+    say(f"topics are as planned: {', '.join(each.name for each in plan(settings))}")
 
 
 def _n_interests(settings: Settings) -> int:

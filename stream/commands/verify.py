@@ -12,6 +12,7 @@ from stream.commands.progress import progress_bar
 from stream.errors import ConfigInvalid, LurmError
 from stream.operations.comparison import Check
 from stream.operations.replay import State, Wanted, newest_embeddings, newest_state
+from stream.printable import say
 from stream.records.embedding_record import Embedding
 from stream.settings import Settings
 
@@ -62,9 +63,7 @@ def verify(settings: Settings, share: float, sample: int, seed: int, tolerance: 
             check.compare(batch, rows, published)
             progress(check.n_compared, len(users))
     counts = " ".join(f"{name}={check.counts[name]}" for name in ("equal", "different", "pending"))
-    click.echo(
-        f"users={len(users)} {counts} largest_error={check.largest_error:.2e} model={bundle.model_id} seed={seed}"
-    )
+    say(f"users={len(users)} {counts} largest_error={check.largest_error:.2e} model={bundle.model_id} seed={seed}")
     if check.counts["different"]:
         raise LurmError(f"published embeddings differ from their rows: users={','.join(check.examples)}")
 

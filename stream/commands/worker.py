@@ -11,6 +11,7 @@ import click
 from state.lock import locked
 from stream import failpoints
 from stream.errors import BundleMismatch, ConfigInvalid
+from stream.printable import configure_logging
 from stream.settings import Settings
 from stream.worker.descriptors import open_files_max, raise_limit
 
@@ -70,7 +71,7 @@ def _work(settings: Settings, folder: Path) -> None:
 
 
 def _configure_logging(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(level)
     # Faust logs every service's start under the name of the module that extends it; our own lines are `lurm`'s.
     for noisy in ("faust", "mode", "aiokafka", "asyncio", "stream"):
         logging.getLogger(noisy).setLevel("WARNING" if level != "DEBUG" else "DEBUG")
