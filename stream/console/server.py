@@ -1,6 +1,7 @@
 """Serves the page and its JSON: GET only, to this origin only, to nobody whom a foreign name led here.
 
-``/api/overview`` and ``/api/user/ID`` (percent-encoded). An error is ``{"error": text}`` with a status of its own.
+``/api/overview`` and ``/api/user?id=ID`` (percent-encoded); ``/api/user/ID`` does for most, but whoever asks for a path
+takes ``..`` out of it, however it is encoded. An error is ``{"error": text}`` with a status of its own.
 With a token, page and JSON are for who logs in with it.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -33,7 +34,7 @@ _PAGE: Final = {
     "/console.js": ("console.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-_USER = "/api/user/"
+_USER = "/api/user"
 
 
 class Answer(NamedTuple):
@@ -86,7 +87,7 @@ class ConsoleServer(WebServer):
         if path in self._page:
             return self._page[path]
         try:
-            return self._answer_api(path)
+            return self._answer_api(path, environ.get("QUERY_STRING", ""))
         except (LurmError, StateError) as error:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
@@ -99,12 +100,12 @@ class ConsoleServer(WebServer):
             return _error(HTTPStatus.UNAUTHORIZED, "log in with any user name and console.token as the password")
         return None
 
-    def _answer_api(self, path: str) -> Answer:
+    def _answer_api(self, path: str, query: str) -> Answer:
         if path == "/api/overview":
             return _json(HTTPStatus.OK, self._api.overview())
-        if not path.startswith(_USER) or path == _USER:
+        user = _user_asked_for(path, query)
+        if not user:
             return _error(HTTPStatus.NOT_FOUND, "there is no such page")
-        user = path.removeprefix(_USER)
         found = self._api.user(user)
         if found is None:
             return _error(HTTPStatus.NOT_FOUND, f"nothing is known of the user: user={user}")
@@ -117,6 +118,16 @@ class ConsoleServer(WebServer):
             return name in {"localhost", self._host.lower()} or bool(ipaddress.ip_address(name))
         except ValueError:
             return False
+
+
+def _user_asked_for(path: str, query: str) -> str:
+    """Empty when the request is for no user. A path is decoded already, a query is not."""
+    if path != _USER:
+        return path.removeprefix(f"{_USER}/") if path.startswith(f"{_USER}/") else ""
+    try:
+        return parse_qs(query, errors="strict").get("id", [""])[0]
+    except ValueError:
+        return ""
 
 
 def _json(status: HTTPStatus, content: Mapping[str, Any]) -> Answer:

@@ -70,6 +70,14 @@ def test_the_page_shows_partitions_with_owner_lag_and_a_ledger_that_balances(run
     assert {(each["lag, events"], each["ledger"]) for each in found} == {("0", "balances")}
 
 
+@pytest.mark.parametrize(("asked", "shown"), [(".", "."), ("..", ".."), ("\x1b[2J\u202eann", "\\u{1b}[2J\\u{202e}ann")])
+def test_an_id_that_a_path_would_lose_or_that_turns_text_around_is_asked_for_and_shown(
+    running: ConsoleScene, page: Page, asked: str, shown: str
+) -> None:
+    page.open(f"{running.url}/#user={quote(asked)}")
+    wait_shown(page, lambda: page.text("#user-error").endswith(f"user={shown}"))
+
+
 def test_the_inspector_shows_interests_by_period(running: ConsoleScene, page: Page) -> None:
     page.open(f"{running.url}/#user=ann")
     found = running.api("user/ann")

@@ -1,19 +1,22 @@
-// All text of others (user ids, items, errors) reaches the page as text nodes only, never as markup.
+// All text of others (user ids, items, errors) reaches the page as text nodes only, never as markup, and printable.
 "use strict";
 
 const PAUSE_MS = 2000;
 const at = (id) => document.getElementById(id);
 
+// Controls, marks that turn the direction of writing and the like as escapes: what is shown is what there is.
+const printable = (text) => String(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0).toString(16)}}`);
+
 function make(tag, className, ...children) {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  element.append(...children.map((child) => (child instanceof Node ? child : String(child))));
+  element.append(...children.map((child) => (child instanceof Node ? child : printable(child))));
   return element;
 }
 
 // Formats: null is unknown, and says so.
 const count = (n) => (n === null || n === undefined ? "–" : n.toLocaleString("en"));
-const utc = (ms) => (ms === null ? "–" : new Date(ms).toISOString().replace("T", " ").slice(0, 19));
+const utc = (ms) => (ms === null || Math.abs(ms) > 8.64e15 ? "–" : new Date(ms).toISOString().replace("T", " ").slice(0, 19));
 function seconds(s) {
   if (s === null || s === undefined) return "–";
   if (s < 10) return `${s.toFixed(1)} s`;
@@ -96,7 +99,7 @@ function showProblems(problems, fine) {
 function showOverview(found) {
   const { broker, held, partitions, workers } = found;
   document.title = found.problems.length ? `(${found.problems.length}) lurm console` : "lurm console";
-  at("app").textContent = found.app;
+  at("app").textContent = printable(found.app);
   at("seen").textContent = `${new Date().toISOString().slice(11, 19)} UTC · broker ${found.brokers}, ` +
     (broker.age_s === null ? "not read yet" : `read ${seconds(broker.age_s)} ago`);
   showProblems(found.problems, broker.age_s === null ? "Asking workers and broker…"
@@ -149,7 +152,7 @@ function heatMap(name, scale) {
   const most = Math.max(...scale.counts.flat());
   const map = heatTable(scale, (n, title) => {
     const cell = make("td", `l${level(n, most)}`);
-    cell.title = title;
+    cell.title = printable(title);
     return cell;
   }, "heat");
   map.setAttribute("aria-hidden", "true"); // the table below says the same in words
@@ -192,12 +195,12 @@ async function inspect() {
   const [user, problem] = [at("user"), at("user-error")];
   user.setAttribute("aria-busy", "true");
   try {
-    const found = await ask(`/api/user/${encodeURIComponent(id)}`);
+    const found = await ask(`/api/user?id=${encodeURIComponent(id)}`); // a path would lose ".."
     if (at("id").value !== id) return; // somebody else was asked for meanwhile
     showUser(found);
     [user.hidden, problem.hidden] = [false, true];
   } catch (error) {
-    problem.textContent = error.message;
+    problem.textContent = printable(error.message);
     [user.hidden, problem.hidden] = [true, false];
   } finally {
     user.removeAttribute("aria-busy");

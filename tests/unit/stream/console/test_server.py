@@ -57,11 +57,21 @@ def test_a_hostile_id_comes_back_as_data_and_never_as_a_page(server: ConsoleServ
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize("user_id", [".", "..", "a/../b", "a+b c&d=e", "%2e%2e", "ü?#", HOSTILE])
+def test_any_id_can_be_asked_for_by_the_query(server: ConsoleServer, user_id: str) -> None:
+    status, _, body = ask(server, f"/api/user?id={quote(user_id, safe='')}")
+    assert (status, json.loads(body)) == (200, {"user_id": user_id})
+
+
 def test_errors_have_a_status_and_a_sentence(server: ConsoleServer) -> None:
     for path, status, part in [
         ("/api/user/nobody", 404, "nothing is known of the user: user=nobody"),
         ("/api/user/broken", 503, "no broker answered"),
         ("/api/user/", 404, "no such page"),
+        ("/api/user", 404, "no such page"),
+        ("/api/user?id=", 404, "no such page"),
+        ("/api/user?id=%ff", 404, "no such page"),
+        ("/api/user?id=nobody", 404, "nothing is known of the user: user=nobody"),
         ("/../../etc/passwd", 404, "no such page"),
         ("/api/user/%ff", 400, "not UTF-8"),
     ]:
