@@ -4,9 +4,10 @@ All but the items topic have the same number of partitions, because a user's row
 the partition of the user's events. Wrong topics lose data silently, so a worker refuses them.
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -18,9 +19,12 @@ from stream.kafka.connection import admin, broker_errors, client_arguments
 from stream.records.outgoing import RECORD_OVERHEAD_BYTES
 from stream.settings import Settings
 
+logger = logging.getLogger("lurm")
+
 Policy = Literal["compact", "delete"]
 
-# How long compaction keeps tombstones: a store that saw no changelog for longer must start from nothing.
+# How long compaction keeps tombstones: a store that saw no changelog for longer must start from nothing, and whoever
+# follows the embeddings and was away for longer keeps erased users.
 DELETE_RETENTION_MS = 7 * 86_400_000
 # Compaction leaves the newest segment alone; the default of 1 GiB would leave most of a partition uncompacted.
 SEGMENT_BYTES = 64 << 20
@@ -37,6 +41,7 @@ CONTROL_RETENTION_MS = 30 * 86_400_000
 COMPACTION_LAG_MS = 7 * 86_400_000
 
 _MESSAGE_BYTES = "max.message.bytes"
+_TOMBSTONES = "delete.retention.ms"
 _EXISTS = 36
 _WRONG_REQUEST = {17, 37, 38, 40, 44}  # topic name, partitions, replication factor, config, policy
 _READY_MS = 30_000
@@ -56,6 +61,11 @@ class TopicPlan:
     message_bytes_min: int = 0
     own_partitions: int = 0
 
+    @property
+    def is_changelog(self) -> bool:
+        """Whether it holds what nothing else holds."""
+        return self.policy == "compact" and self.settings_key == "app.id"
+
     def partitions(self, settings: Settings) -> int:
         """How many partitions it is made with."""
         return self.own_partitions or settings.topics.partitions
@@ -63,12 +73,13 @@ class TopicPlan:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One way in which a topic is not as planned."""
+    """One way in which a topic is not as planned; a worker starts beside one that is not ``fatal``, and says so."""
 
     topic: str
     found: str
     wanted: str
     remedy: str
+    fatal: bool = True
 
     def __str__(self) -> str:
         return f"topic {self.topic}: found {self.found}, wanted {self.wanted}; {self.remedy}"
@@ -106,16 +117,14 @@ def plan(settings: Settings, n_interests: int = 0, event_bytes_max: int = 0) -> 
         "max.compaction.lag.ms": str(COMPACTION_LAG_MS),
     }
     control = {"cleanup.policy": "delete", "retention.ms": str(CONTROL_RETENTION_MS)}
-    changelog = {
-        "delete.retention.ms": str(DELETE_RETENTION_MS),
-        _MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, largest)),
-    }
+    erasures = {_TOMBSTONES: str(DELETE_RETENTION_MS)}
+    changelog = erasures | {_MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, largest))}
     letter = event_bytes_max + DEAD_LETTER_BYTES
     dead_letters = {"cleanup.policy": "delete", _MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, letter))}
     topics = settings.topics
     plans = (
         TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}),
-        TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted),
+        TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted | erasures),
         TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", dead_letters, letter),
         # Every worker reads all of it, and one partition has one order.
         TopicPlan(topics.items, "topics.items", "compact", compacted, own_partitions=1),
@@ -154,9 +163,12 @@ def ensure(settings: Settings, n_interests: int = 0) -> None:
             raise ConfigInvalid(f"the events topic does not exist: topic={events.name}; `lurm topics create` makes it")
         _create(client, settings, others)
         problems = _problems(client, settings, (events, *others))
-    if problems:
-        more = f" (and {len(problems) - 1} more: `lurm topics check`)" if len(problems) > 1 else ""
-        raise ConfigInvalid(f"{problems[0]}{more}")
+    for problem in problems:
+        if not problem.fatal:
+            logger.warning("%s", problem)
+    if fatal := [problem for problem in problems if problem.fatal]:
+        more = f" (and {len(fatal) - 1} more: `lurm topics check`)" if len(fatal) > 1 else ""
+        raise ConfigInvalid(f"{fatal[0]}{more}")
 
 
 def ensure_control(settings: Settings) -> None:
@@ -284,7 +296,7 @@ def _wrong_partitions(each: TopicPlan, found: int, wanted: int) -> Problem:
             f"set LURM_TOPICS__PARTITIONS={found} for a new state, or use another events topic; "
             "if partitions were added, `lurm repartition`"
         )
-    elif "delete.retention.ms" in each.configs:
+    elif each.is_changelog:
         remedy = (
             f"use the events topic it belongs to, `lurm repartition`, or, for a new state, another {each.settings_key}"
         )
@@ -295,17 +307,16 @@ def _wrong_partitions(each: TopicPlan, found: int, wanted: int) -> Problem:
 
 def _wrong_configs(each: TopicPlan, topic: _Found) -> list[Problem]:
     policy = ",".join(sorted(topic.policies))
-    is_changelog = "delete.retention.ms" in each.configs
     # An embeddings topic may also expire inactive users; a changelog that does forgets rows.
-    right = topic.policies == {each.policy} if is_changelog else each.policy in topic.policies
+    right = topic.policies == {each.policy} if each.is_changelog else each.policy in topic.policies
     if each.policy == "delete":
         right = "compact" not in topic.policies
     problems = []
     if not right:
         problems.append(_wrong_config(each, "cleanup.policy", policy))
-    kept = int(topic.configs.get("delete.retention.ms", DELETE_RETENTION_MS))
-    if is_changelog and kept < DELETE_RETENTION_MS:
-        problems.append(_wrong_config(each, "delete.retention.ms", str(kept)))
+    kept = int(topic.configs.get(_TOMBSTONES, DELETE_RETENTION_MS))
+    if _TOMBSTONES in each.configs and kept < DELETE_RETENTION_MS:
+        problems.append(replace(_wrong_config(each, _TOMBSTONES, str(kept)), fatal=each.is_changelog))
     taken = int(topic.configs.get(_MESSAGE_BYTES, each.message_bytes_min))
     if taken < each.message_bytes_min:
         problems.append(_wrong_config(each, _MESSAGE_BYTES, str(taken)))

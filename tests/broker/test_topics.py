@@ -41,7 +41,8 @@ def test_missing_topics_are_made_as_planned_and_only_once(make_settings: MakeSet
     for each in plan(settings):
         assert n_partitions(settings, each.name) == (1 if each.name == settings.topics.items else 3)
         assert each.configs.items() <= _configs(settings, each.name).items()
-    assert _configs(settings, settings.changelog_topic)["delete.retention.ms"] == "604800000"
+    for name in (settings.changelog_topic, settings.topics.embeddings):
+        assert _configs(settings, name)["delete.retention.ms"] == "604800000"
 
 
 def test_a_worker_makes_all_but_the_events_topic(make_settings: MakeSettings) -> None:
@@ -124,9 +125,22 @@ def test_an_items_topic_may_have_any_number_of_partitions(make_settings: MakeSet
 
 def test_an_embeddings_topic_may_also_expire(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    _make(settings, settings.topics.embeddings, 2, cleanup_policy="compact,delete")
+    _make(settings, settings.topics.embeddings, 2, cleanup_policy="compact,delete", delete_retention_ms="604800000")
     create_missing(settings)
     assert check(settings) == []
+
+
+def test_an_embeddings_topic_that_forgets_erasures_sooner_than_the_changelog_is_named_and_refuses_nobody(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings()
+    _make(settings, settings.topics.embeddings, 2, cleanup_policy="compact", delete_retention_ms="86400000")
+    create_missing(settings)
+    (problem,) = check(settings)
+    assert (problem.topic, problem.found) == (settings.topics.embeddings, "delete.retention.ms=86400000")
+    assert "--add-config delete.retention.ms=604800000" in problem.remedy
+    ensure(settings)
+    assert str(problem) in caplog.text
 
 
 def test_two_topics_cannot_share_a_name() -> None:
