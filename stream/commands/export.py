@@ -65,7 +65,7 @@ def items(settings: Settings, out: Path | None) -> None:
 @_OUT
 @click.pass_obj
 def embeddings(settings: Settings, out: Path | None) -> None:
-    """Every user's newest embedding. All stand in memory at once, each with 2.5 KB beside its vectors."""
+    """Every user's newest embedding. All stand in memory at once, each with 0.6 KB beside its vectors."""
     with _output(out) as file, progress_bar("reading the embeddings") as progress:
         from stream.operations.replay import newest_embeddings  # noqa: PLC0415 - --help needs no Kafka client
 

@@ -39,7 +39,7 @@ def verify(settings: Settings, share: float, sample: int, seed: int, tolerance: 
 
     Only what should be equal is compared: the published seq is the newest row's, and the model is this bundle. The
     rest is counted as pending. Whatever the sample, all rows and all embeddings of the share stand in memory at once:
-    some 300 bytes for a row of three interests, and for an embedding its vectors and 2.5 KB.
+    some 300 bytes for a row of three interests, and for an embedding its vectors and 0.6 KB.
     """
     if settings.model.bundle is None:
         raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")

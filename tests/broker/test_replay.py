@@ -7,6 +7,7 @@ from kafka import KafkaConsumer, TopicPartition
 from state.bags import Bags
 from state.record import Ledger, PartitionRecord, encode_record
 from state.rows import RECORD_KEY, encode_keys, encode_values
+from stream.embedding import headers_of, shared_headers
 from stream.errors import BrokerUnavailable, ConfigInvalid
 from stream.kafka.connection import client_arguments
 from stream.kafka.topics import create_missing
@@ -69,6 +70,20 @@ def test_an_empty_topic_is_read_at_once_and_a_missing_one_is_named(make_settings
     create_missing(settings)
     assert newest_state(settings).rows == {}
     assert newest_embeddings(settings) == {}
+
+
+def test_what_is_no_embedding_of_ours_hides_no_embedding_and_ends_no_command(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings(partitions=1)
+    create_missing(settings)
+    (headers,) = headers_of(shared_headers("m", "s", (1, 2), "float32"), 0, 1, np.array([5]), np.array([0]))
+    with producer(settings) as client:
+        for key, value, own in [(b"ann", bytes(8), headers), (b"ann", b"{}", []), (b"", None, []), (b"\xff", None, [])]:
+            client.send(settings.topics.embeddings, value, key, own, partition=0).get(10)
+    for wanted in (None, only("ann")):
+        assert {user: each.seq for user, each in newest_embeddings(settings, wanted).items()} == {"ann": 5}
+    assert f"topic={settings.topics.embeddings} partition=0 offset=1" in caplog.text
 
 
 def test_the_newest_row_wins_and_tombstones_remove(make_settings: MakeSettings) -> None:

@@ -86,6 +86,13 @@ def test_a_null_value_means_erased() -> None:
     assert decode(Record(b"u", None, [])) == Erased("u")
 
 
+@pytest.mark.parametrize("key", [None, b""])
+@pytest.mark.parametrize("value", [None, b"", bytes(8)])
+def test_a_record_without_a_key_erases_nobody(key: bytes | None, value: bytes | None) -> None:
+    with pytest.raises(FormatUnknown, match="without a key"):
+        decode(Record(key, value, []))
+
+
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
