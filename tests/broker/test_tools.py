@@ -189,6 +189,29 @@ def test_consume_prints_what_was_published(writer: StateWriter, lurm: Run, bundl
     assert (code, len(out.splitlines()), "found=2 wanted=3" in err) == (1, 2, True)
 
 
+def test_no_command_prints_the_control_characters_of_an_id(writer: StateWriter, lurm: Run, bundle_dir: Path) -> None:
+    user = "\x1b[2J\x9b1m\nerror: forged\u2028\u202e\x7f"
+    events = [PlainEvent(user.encode(), 3, JAN * MS_PER_DAY)]
+    writer.write_rows(events)
+    writer.write_embeddings(events, scale=2)
+    said = [
+        lurm("consume", "--from-beginning", "--max", 1),
+        lurm("consume", "--from-beginning", "--max", 1, "--json"),
+        lurm("inspect", user),
+        lurm("inspect", user, "--json"),
+        lurm("inspect", f"{user}?"),
+        lurm("export", "embeddings"),
+        lurm("export", "bags"),
+        lurm("verify", LURM_MODEL__BUNDLE=bundle_dir),
+    ]
+    assert [code for code, _, _ in said] == [0, 0, 0, 0, 1, 0, 0, 1]
+    for _, out, err in said:
+        assert all(line.isprintable() for line in (out + err).split("\n"))
+        assert not any(line.startswith("error: forged") for line in (out + err).split("\n"))
+    assert json.loads(said[1][1])["user_id"] == user
+    assert json.loads(said[5][1])["user_id"] == user
+
+
 @pytest.mark.parametrize("rolled_up", [False, True])
 def test_exported_bags_are_the_plain_count_rolled_up_or_not(
     rolled_up: bool, writer: StateWriter, lurm: Run, bundle: Bundle, tmp_path: Path
