@@ -34,6 +34,7 @@ CODEBOOK = "codebook.safetensors"
 VOCABULARY = "vocabulary.json"
 SMEN = "smen.safetensors"
 FILES = (CODEBOOK, VOCABULARY, SMEN)
+CODEBOOK_TENSORS = ("centroids", "idf", "token_vectors")
 TRAIN_HINT = "run `lurm train --events F --out DIR`"
 # What reading bytes that nobody of us wrote may raise, hashes that fit or not.
 _DAMAGED = (AttributeError, KeyError, OverflowError, RecursionError, SafetensorError, TypeError, ValueError)
@@ -107,8 +108,16 @@ class Bundle:
         return self.build(self.config, codebook, self.weights, training, self.manifest.get("metrics", {}))
 
     def save(self, path: Path) -> None:
-        """Write the folder; it appears whole or not at all, and replaces what was there. **Raises** ``OSError``."""
+        """Write the folder; it appears whole or not at all, and replaces what was there.
+
+        **Raises** ``OSError``, and `BundleError` for a model whose training has diverged.
+        """
         path = Path(path).resolve()
+        if tensor := _not_finite(self.codebook, self.weights):
+            raise BundleError(
+                f"the training has diverged, nothing was written: tensor={tensor} path={path}; train again, at a lower "
+                "learning rate or on other events"
+            )
         temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
         temporary.mkdir(parents=True)
         try:
@@ -137,6 +146,8 @@ class Bundle:
         if changed or set(manifest["files"]) != set(FILES):
             raise BundleError(f"bundle's manifest was changed after training, {TRAIN_HINT} again: path={path}")
         _refuse_misfit(path, config, codebook, weights)
+        if tensor := _not_finite(codebook, weights):
+            raise BundleError(f"bundle holds what is no number, {TRAIN_HINT} again: path={path} tensor={tensor}")
         return cls(config, codebook, weights, manifest)
 
 
@@ -184,6 +195,12 @@ def _deserialise_codebook(tensor_bytes: bytes, names: Mapping[str, list[str]]) -
     )
 
 
+def _not_finite(codebook: Codebook, weights: Mapping[str, NDArray[np.float32]]) -> str:
+    """The first tensor with NaN or infinity in it; empty as it should be."""
+    tensors = {name: getattr(codebook, name) for name in CODEBOOK_TENSORS} | dict(weights)
+    return next((name for name, tensor in tensors.items() if not np.isfinite(tensor).all()), "")
+
+
 def _refuse_misfit(
     path: Path, config: SmenConfig, codebook: Codebook, weights: Mapping[str, NDArray[np.float32]]
 ) -> None:
@@ -208,7 +225,7 @@ def _refuse_misfit(
             wanted |= {name: tuple(tensor.shape) for name, tensor in Smen(config).state_dict().items()}
     except (RuntimeError, TypeError, ValueError) as error:
         raise BundleError(f"bundle's configuration is none, {TRAIN_HINT} again: path={path} reason={error}") from error
-    tensors = {name: getattr(codebook, name) for name in ("centroids", "idf", "token_vectors")} | dict(weights)
+    tensors = {name: getattr(codebook, name) for name in CODEBOOK_TENSORS} | dict(weights)
     found = {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype == np.float32}
     numbers = range(config.n_interests)
     if found != wanted or n_clusters + 1 != config.n_interests or not set(codebook.interest_of.values()) <= {*numbers}:

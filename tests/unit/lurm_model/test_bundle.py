@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lurm_model.bundle import FILES, Bundle
+from lurm_model.bundle import FILES, Bundle, _serialise
 from lurm_model.errors import BundleError
 from lurm_model.smen.config import SIZES
 from state.periods import DAY, MONTH
@@ -42,6 +42,32 @@ def test_a_tampered_file_is_refused_by_name(saved: Path, name: str) -> None:
     (saved / name).write_bytes(bytes(data))
     with pytest.raises(BundleError, match=name):
         Bundle.load(saved)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("of_codebook", [False, True])
+def test_a_bundle_that_holds_what_is_no_number_is_neither_written_nor_loaded(
+    bundle: Bundle, tmp_path: Path, number: float, *, of_codebook: bool
+) -> None:
+    """As a training that diverged leaves it, with hashes that fit."""
+    codebook, weights = bundle.codebook, dict(bundle.weights)
+    name = "centroids" if of_codebook else "scales.query"
+    spoilt = (codebook.centroids if of_codebook else weights[name]).copy()
+    spoilt.flat[1] = number
+    if of_codebook:
+        codebook = dataclasses.replace(codebook, centroids=spoilt)
+    else:
+        weights[name] = spoilt
+    diverged = Bundle.build(bundle.config, codebook, weights, {}, {})
+    with pytest.raises(BundleError, match=f"training has diverged, nothing was written: tensor={name}"):
+        diverged.save(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    (tmp_path / "bundle").mkdir()
+    files = _serialise(codebook, weights) | {"manifest.json": json.dumps(diverged.manifest).encode()}
+    for file, data in files.items():
+        (tmp_path / "bundle" / file).write_bytes(data)
+    with pytest.raises(BundleError, match=f"holds what is no number.* tensor={name}"):
+        Bundle.load(tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
