@@ -8,6 +8,7 @@ import msgspec
 
 from state.errors import UNREADABLE, FormatUnknown, SpaceMismatch, StoreCorrupt
 from state.rows import seq_of
+from state.walk import Output, Walk
 
 VERSION = 1
 
@@ -38,9 +39,10 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     """What holds for a partition after a transaction.
 
     ``next_offset`` is the source offset to read next, in the topic ``source_id`` (empty: unknown) of this epoch;
-    ``published`` the lowest ``seq`` whose user's embedding may not be published yet; ``model_id`` the model for which
-    ``published`` holds; ``control_offset`` the control offset to read next; ``erasing`` the users whose events below
-    this ``seq`` are skipped.
+    ``published`` the lowest ``seq`` whose user's embedding may not be published yet; ``model_id``, ``embeddings_topic``
+    and ``embeddings_id`` the output for which ``published`` holds (`state.walk`), or did before the ``walk`` under way
+    began; ``control_offset`` the control offset to read next; ``erasing`` the users whose events below this ``seq`` are
+    skipped.
     """
 
     interest_space_id: str
@@ -54,6 +56,34 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     control_offset: int = 0
     erasing: dict[str, int] = {}
     source_id: str = ""
+    embeddings_topic: str = ""
+    embeddings_id: str = ""
+    walk: Walk | None = None
+
+    @property
+    def output(self) -> Output:
+        """Where everybody's embedding went last, all told."""
+        return Output(self.model_id, self.embeddings_topic, self.embeddings_id)
+
+    def walk_to(self, output: Output) -> Walk | None:
+        """The walk that brings everybody's embedding to an output: the one under way, a new one, or none."""
+        known = self.output if self.walk is None else self.walk.to
+        if not known.fits(output):
+            return Walk(output)
+        return None if self.walk is None else Walk(output.known_by(known), self.walk.after)
+
+    def publishing(self, output: Output, walk: Walk | None) -> "PartitionRecord":
+        """The record while this walk is under way; without one everybody's embedding is at the output."""
+        if walk is not None:
+            return msgspec.structs.replace(self, walk=walk)
+        there = output.known_by(self.output if self.walk is None else self.walk.to)
+        return msgspec.structs.replace(
+            self,
+            model_id=there.model_id,
+            embeddings_topic=there.topic,
+            embeddings_id=there.topic_id,
+            walk=None,
+        )
 
     def faults(self) -> list[str]:
         """What cannot be when every source record was received once; empty as it should be.

@@ -38,6 +38,10 @@ class TimeRefused(LurmError):
         )
 
 
+class OutputLost(LurmError):
+    """The topic that embeddings go to is gone: a start makes it again."""
+
+
 class GroupMixed(LurmError):
     """Workers of one group that read different topics: stop, until all of them read the same."""
 

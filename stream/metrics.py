@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from state.record import Ledger
 from stream.exits import ENDINGS
 from stream.outcomes import ItemOutcome, Reason
+from stream.publishing import WALK_CAUSES, PublishingMetrics
 
 OUTCOMES: Final = ("received", "applied", "skipped", "rejected")
 CACHE_OUTCOMES: Final = ("hit", "stale", "miss")
@@ -30,6 +31,7 @@ LABEL_VALUES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "lurm_ledger_events": {"outcome": OUTCOMES},
     "lurm_partitions": {"role": ("active", "standby")},
     "lurm_encode_cache": {"outcome": CACHE_OUTCOMES},
+    "lurm_walks": {"cause": WALK_CAUSES},
     "lurm_rocksdb_memory_bytes": {"kind": ("cache", "memtables")},
     "lurm_disk_bytes": {"kind": ("free", "total")},
     "lurm_exits": {"how": ENDINGS},
@@ -67,6 +69,7 @@ class WorkerMetrics:
         self._add_partitions()
         self._add_encoding()
         self._add_embeddings()
+        self.publishing = PublishingMetrics(self.registry)
         self._add_recovery()
         self._add_storage()
         self._add_process()

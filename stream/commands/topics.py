@@ -1,10 +1,16 @@
 """`lurm topics`: make the topics, or say what is wrong with them."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import click
 
 from stream.errors import ConfigInvalid
 from stream.printable import say
 from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from stream.kafka.topics import Problem
 
 EXAMPLES = """
 \b
@@ -35,14 +41,16 @@ def create(settings: Settings) -> None:
 @click.pass_obj
 def check(settings: Settings) -> None:
     """Compare the topics with what the worker needs; ends with 2 when one is missing or wrong."""
-    _check(settings)
+    from stream.kafka.output import unpublished  # noqa: PLC0415
+
+    _check(settings, unpublished)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, more: Callable[[Settings], "list[Problem]"] = lambda _: []) -> None:
     from stream.kafka.topics import check as find_problems  # noqa: PLC0415
     from stream.kafka.topics import plan  # noqa: PLC0415
 
-    problems = find_problems(settings, _n_interests(settings))
+    problems = find_problems(settings, _n_interests(settings)) or more(settings)
     for problem in problems:
         say(str(problem))
     if problems:

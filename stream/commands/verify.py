@@ -8,9 +8,11 @@ import click
 import numpy as np
 
 from state.periods import format_scales
+from state.walk import Output
 from stream.commands.progress import progress_bar
 from stream.errors import ConfigInvalid, LurmError
-from stream.operations.comparison import Check
+from stream.kafka.topics import configs
+from stream.operations.comparison import Check, covers, unexplained
 from stream.operations.replay import State, Wanted, newest_embeddings, newest_state
 from stream.printable import say
 from stream.records.embedding_record import Embedding
@@ -23,6 +25,7 @@ Examples:
   LURM_MODEL__BUNDLE=bundle lurm verify --sample 10000 --seed 7
   LURM_MODEL__BUNDLE=bundle lurm verify --share 0.001        # with millions of users
 """
+COUNTS = ("equal", "different", "pending", "missing", "not_finite")
 _BATCH_USERS = 1024
 
 
@@ -37,9 +40,10 @@ _BATCH_USERS = 1024
 def verify(settings: Settings, share: float, sample: int, seed: int, tolerance: float | None) -> None:
     """Encode a sample of users again and compare; ends with 1 on a difference.
 
-    Only what should be equal is compared: the published seq is the newest row's, and the model is this bundle. The
-    rest is counted as pending. Whatever the sample, all rows and all embeddings of the share stand in memory at once:
-    some 300 bytes for a row of three interests, and for an embedding its vectors and 0.6 KB.
+    Only what should be equal is compared: the published seq is the newest row's, and the model is this bundle. Of the
+    rest, who waits to be encoded or for a walk over everybody is counted as pending; who does not is missing, which is
+    a difference as well. Whatever the sample, all rows and all embeddings of the share stand in memory at once: some
+    300 bytes for a row of three interests, and for an embedding its vectors and 2.5 KB.
     """
     if settings.model.bundle is None:
         raise ConfigInvalid("no model: set LURM_MODEL__BUNDLE to a folder made by `lurm train`")
@@ -62,10 +66,46 @@ def verify(settings: Settings, share: float, sample: int, seed: int, tolerance: 
         for batch, rows in state.batches(users, _BATCH_USERS):
             check.compare(batch, rows, published)
             progress(check.n_compared, len(users))
-    counts = " ".join(f"{name}={check.counts[name]}" for name in ("equal", "different", "pending"))
+    check.set_missing(_missing(settings, check.pending, state, bundle.model_id))
+    counts = " ".join(f"{name}={check.counts[name]}" for name in COUNTS)
     say(f"users={len(users)} {counts} largest_error={check.largest_error:.2e} model={bundle.model_id} seed={seed}")
+    _refuse(check, settings)
+
+
+def _refuse(check: Check, settings: Settings) -> None:
+    """**Raises** `LurmError` for what must not be."""
+    users = ",".join(check.examples)
+    if check.counts["not_finite"]:
+        raise LurmError(f"the model gives no numbers, so nothing is published: users={users}; train it again")
     if check.counts["different"]:
-        raise LurmError(f"published embeddings differ from their rows: users={','.join(check.examples)}")
+        raise LurmError(f"published embeddings differ from their rows: users={users}")
+    if check.counts["missing"]:
+        raise LurmError(
+            f"embeddings are missing that were published once: users={users} topic={settings.topics.embeddings}; was "
+            "the topic made anew? a worker notices and publishes everybody again"
+        )
+
+
+def _missing(settings: Settings, pending: Mapping[bytes, int], state: State, model_id: str) -> list[bytes]:
+    """Who is pending and will stay so, looked at twice: others are published or erased while we read.
+
+    A topic that forgets inactive users may have forgotten these.
+    """
+    output = Output(model_id, settings.topics.embeddings)
+    suspects = unexplained(pending, state, output)
+    if not suspects:
+        return []
+    forgets = "delete" in configs(settings, output.topic).get("cleanup.policy", "")
+    # What the records called published stands in the topic by now.
+    published = newest_embeddings(settings, set(suspects).__contains__)
+    left = set(newest_state(settings, set(suspects).__contains__).users())
+
+    def is_missing(user: bytes) -> bool:
+        embedding = published.get(user.decode())
+        forgotten = forgets and embedding is None
+        return user in left and not forgotten and not covers(embedding, model_id, pending[user])
+
+    return list(filter(is_missing, suspects))
 
 
 def in_share(user: bytes, share: float, seed: int) -> bool:

@@ -63,6 +63,9 @@ class Writer(Protocol):
     async def stop(self) -> None:
         """Give up the connection."""
 
+    def begin_topic(self, topic: str) -> None:
+        """A topic of this name was made anew: what is written next need not follow what was written before."""
+
     async def transact(
         self,
         cause: str,
@@ -105,6 +108,10 @@ class TransactionalProducer:
         """The sender task ended, so nothing would ever be sent again."""
         sender = self._producer._sender.sender_task  # noqa: SLF001 - aiokafka offers no other way to see it
         return sender is not None and sender.done()
+
+    def begin_topic(self, topic: str) -> None:
+        """As `Writer` says."""
+        self._written.pop(topic, None)
 
     async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
         """Run a transaction without records: its markers end what an earlier owner left open in these topics."""

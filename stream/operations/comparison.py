@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from state.history import Rows, resolve
+from state.rows import user_of
+from state.walk import Output
+from stream.operations.replay import State
 from stream.records.embedding_record import Embedding
 
 if TYPE_CHECKING:
@@ -20,12 +23,17 @@ _EXAMPLES_MAX = 5
 
 
 class Check:
-    """Compares users batch by batch; ``counts`` says how many were equal, different or pending."""
+    """Compares users batch by batch; ``counts`` says how many were equal, different, pending or not finite.
+
+    ``pending`` has those whose newest row no embedding of this model covers, and its ``seq``; `missing` tells whom of
+    them nobody will publish.
+    """
 
     def __init__(self, bundle: "Bundle", encoder: "Encoder", tolerance: float | None) -> None:
         self.counts: Counter[str] = Counter()
         self.largest_error = 0.0
         self.examples: list[str] = []
+        self.pending: dict[bytes, int] = {}
         self._bundle = bundle
         self._encoder = encoder
         self._tolerance = tolerance
@@ -49,11 +57,23 @@ class Check:
             embedding = published.get(user.decode())
             verdict = self._verdict(embedding, seq, expected)
             self.counts[verdict] += 1
-            if verdict == "different" and len(self.examples) < _EXAMPLES_MAX:
+            if verdict == "pending":
+                self.pending[user] = seq
+            if verdict in ("different", "not_finite") and len(self.examples) < _EXAMPLES_MAX:
                 self.examples.append(user.decode())
 
+    def set_missing(self, users: Sequence[bytes]) -> None:
+        """These are not pending: whoever should have published them says that it was done."""
+        self.counts["missing"] += len(users)
+        self.counts["pending"] -= len(users)
+        for user in users:
+            del self.pending[user]
+        self.examples.extend(user.decode() for user in users[:_EXAMPLES_MAX])
+
     def _verdict(self, embedding: Embedding | None, seq: int, expected: NDArray[np.float32]) -> str:
-        if embedding is None or embedding.model_id != self._bundle.model_id or embedding.seq < seq:
+        if not np.isfinite(expected).all():
+            return "not_finite"
+        if not covers(embedding, self._bundle.model_id, seq):
             return "pending"
         # Newer than every row: rows were lost after they had been encoded.
         if embedding.seq > seq or embedding.vectors.shape != expected.shape:
@@ -62,6 +82,32 @@ class Check:
         self.largest_error = max(self.largest_error, error)
         limit = TOLERANCE[embedding.vectors.dtype.name] if self._tolerance is None else self._tolerance
         return "equal" if error <= limit else "different"
+
+
+def covers(embedding: Embedding | None, model_id: str, seq: int) -> TypeGuard[Embedding]:
+    """Whether this is this model's embedding of everything up to ``seq``."""
+    return embedding is not None and embedding.model_id == model_id and embedding.seq >= seq
+
+
+def unexplained(pending: Mapping[bytes, int], state: State, output: Output) -> list[bytes]:
+    """Whom the partition records call published at this output, by the newest ``seq`` of their rows.
+
+    A record explains who waits: whoever is at or above its watermark, whom its walk has not reached, and everybody
+    while it is another model's, as when workers are given a new bundle one after the other.
+    """
+    found = []
+    for number, rows in state.rows.items():
+        record = state.records.get(number)
+        if record is None:
+            continue
+        there = record.output if record.walk is None else record.walk.to
+        if there.model_id not in ("", output.model_id):
+            continue
+        for user in sorted({user_of(key) for key in rows} & pending.keys()):
+            is_published = pending[user] < record.published and (record.walk is None or record.walk.has_passed(user))
+            if is_published or there.topic not in ("", output.topic):
+                found.append(user)
+    return found
 
 
 def relative_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

@@ -23,7 +23,7 @@ class EncodedUsers:
     """One encoded batch. **Shapes**: vectors [n, M, H], seq and event_time_ms int64[n].
 
     ``caches`` are to be stored once the embeddings are acknowledged; ``outcomes`` counts users by their stored cache:
-    hit, stale (another model's, or an older day changed) or miss.
+    hit, stale (another model's, or an older day changed) or miss. The ``refused`` have no vectors here.
     """
 
     users: list[bytes]
@@ -33,6 +33,24 @@ class EncodedUsers:
     to_roll_up: list[bytes]
     caches: Sequence[Write] = ()
     outcomes: Mapping[str, int] = field(default_factory=dict)
+    refused: frozenset[bytes] = frozenset()
+
+    def only(self, good: NDArray[np.bool_]) -> "EncodedUsers":
+        """Without the users whose vectors are no numbers, bool[n]: a later encode begins without their caches."""
+        if good.all():
+            return self
+        kept = np.flatnonzero(good).tolist()
+        refused = frozenset(self.users[i] for i in np.flatnonzero(~good).tolist())
+        caches = [(user, value) for user, value in self.caches if user not in refused]
+        return replace(
+            self,
+            users=[self.users[i] for i in kept],
+            vectors=self.vectors[kept],
+            seq=self.seq[kept],
+            event_time_ms=self.event_time_ms[kept],
+            caches=[*caches, *((user, None) for user in refused)],
+            refused=refused,
+        )
 
     @property
     def mean_norm(self) -> float:

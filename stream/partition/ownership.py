@@ -127,14 +127,16 @@ class Ownership:
             return assignment is not None and self._assignment is assignment
 
         if is_current():
-            source = await self.shared.source()
+            source, output = await asyncio.gather(self.shared.source(), self.shared.output())
             # Whoever holds no partition would wait for ever for one of a topic that is gone.
             source.refuse_successor(self._source_id)
             self._source_id = source.topic_id
             partitions = list(self.partitions.values()) if is_current() else []
             some_begin = any(source.begins(partition.store.record) for partition in partitions)
             first = await self.shared.first_offsets() if some_begin else {}
-            await asyncio.gather(*(each.activate(source, first.get(each.number, 0), is_current) for each in partitions))
+            await asyncio.gather(
+                *(each.activate(source, output, first.get(each.number, 0), is_current) for each in partitions)
+            )
         if not is_current():
             return
         self.recovered = True

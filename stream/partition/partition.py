@@ -6,6 +6,7 @@ crash before (1) ends leaves nothing, a crash before (2) is repaired by replayin
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,6 +19,7 @@ from state.record import Ledger, PartitionRecord, encode_record
 from state.rollup import roll_up
 from state.rows import RECORD_KEY, Write, seq_of
 from state.store import BagStore, Changes
+from state.walk import Output, Walk
 from stream.failpoints import passing
 from stream.kafka.source import Source
 from stream.kafka.transactions import SourceOffset, Writer
@@ -27,6 +29,8 @@ from stream.records.dead_letters import dead_letters
 from stream.records.erasure import Answer, Checked, Marker, encode, erased_end, still_counted
 from stream.records.events import EventDecoder, Rejection, SourceRecord
 from stream.records.outgoing import Outgoing
+
+logger = logging.getLogger("lurm")
 
 # While no events come, the published watermark is noted in the changelog at most this often.
 _NOTE_INTERVAL_S = 5.0
@@ -54,11 +58,11 @@ class Pipeline:
 
     names: Names
     source: Callable[[], Awaitable[Source]]
+    output: Callable[[], Awaitable[Output]]
     first_offsets: Callable[[], Awaitable[Mapping[int, int]]]
     decoder: EventDecoder
     scales: tuple[Scale, ...]
     empty_record: PartitionRecord
-    model_id: str
     dead_letter_bytes_max: int
     metrics: WorkerMetrics
     now_ms: Callable[[], int]
@@ -69,12 +73,14 @@ class Partition:
 
     def __init__(self, store: BagStore, changelog: Writer, embeddings: Writer, shared: Pipeline) -> None:
         self.number = changelog.partition
+        self.names = shared.names
         self.store = store
         self.producers = (changelog, embeddings)
         self.encoding = asyncio.Lock()
-        self.sweep_after: bytes | None = None
+        self.walk: Walk | None = None
         self.newest_applied_ms = 0
         self.began_epoch = False
+        self._output: Output | None = None
         self._shared = shared
         self._empty = shared.empty_record
         self._changelog, self._embeddings = changelog, embeddings
@@ -84,10 +90,10 @@ class Partition:
         self._last_commit = shared.metrics.last_commit.labels(str(self.number))
         self._last_commit.set(shared.now_ms() / 1000)
 
-    async def activate(self, source: Source, first_offset: int, is_current: Callable[[], bool]) -> None:
+    async def activate(self, source: Source, output: Output, first_offset: int, is_current: Callable[[], bool]) -> None:
         """Recovery is complete: check what was recovered and which topic is read from now on.
 
-        Who begins with it does so at its ``first_offset``. When the model is another, a walk over everybody begins.
+        Who begins with it does so at its ``first_offset``. Where embeddings go to another ``output``, a walk begins.
         """
         async with self._order:
             if not is_current():
@@ -97,18 +103,42 @@ class Partition:
             after = source.continued(self.record, self.number)
             if source.begins(self.store.record):
                 after = msgspec.structs.replace(after, next_offset=first_offset)
+            begins_walk = self._aim(output)
             if self.store.record is None:
                 self._empty = after
                 return
-            # A walk goes on through rebalances that leave the partition here.
-            if self.sweep_after is None and self.record.model_id != self._shared.model_id:
-                self.sweep_after = b""
-            if after != self.record:
+            if after != self.record or begins_walk:
                 self.began_epoch = after.epoch > self.record.epoch
                 await self._begin(after)
 
+    async def aim(self, output: Output, is_owned: Callable[[], bool]) -> None:
+        """Embeddings go here from now on: where that is another output, begin a walk before the next is published."""
+        async with self.encoding, self._order:
+            if is_owned() and self._aim(output):
+                await self._commit_and_apply("note", [])
+
+    def _aim(self, output: Output) -> bool:
+        """Whether a walk begins, which must be written down before it publishes anything.
+
+        One that is under way goes on, also through rebalances that leave the partition here.
+        """
+        known = self.record if self._output is None else self.record.publishing(self._output, self.walk)
+        walk = None if self.store.record is None else known.walk_to(output)
+        self._output, self.walk = output, walk
+        before = known.output if known.walk is None else known.walk.to
+        if walk is None or (known.walk is not None and before.fits(walk.to)):
+            return False
+        cause = "topic" if before.model_id == output.model_id else "model"
+        self._shared.metrics.publishing.walks.labels(cause).inc()
+        self._embeddings.begin_topic(output.topic)
+        logger.info(
+            "another %s: everybody is published again: partition=%d %s before: %s%s",
+            cause, self.number, output, before, " (not everybody yet)" if known.walk else "",
+        )  # fmt: skip
+        return True
+
     async def _begin(self, begun: PartitionRecord) -> None:
-        """Write down which topic is read, and the group's offset in it, before its first event is counted."""
+        """Write down what is read and where embeddings go, before an event is counted or an embedding published."""
         names = self._shared.names
         after = self._next_record(epoch=begun.epoch, source_id=begun.source_id, next_offset=begun.next_offset)
         source = SourceOffset(names.events, self.number, after.next_offset, names.group)
@@ -120,11 +150,6 @@ class Partition:
     def record(self) -> PartitionRecord:
         """What holds now."""
         return self.store.record or self._empty
-
-    @property
-    def names(self) -> Names:
-        """The topics it writes to."""
-        return self._shared.names
 
     @property
     def next_offset(self) -> int:
@@ -253,9 +278,8 @@ class Partition:
     def _next_record(self, **changes: object) -> PartitionRecord:
         record, oldest = self.record, self.store.marks.oldest
         published = seq_of(record.epoch, record.next_offset) if oldest is None else oldest.first_seq
-        model_id = self._shared.model_id if self.sweep_after is None else record.model_id
-        after = msgspec.structs.replace(record, published=published, model_id=model_id, **changes)
-        return after.without_passed()
+        after = msgspec.structs.replace(record, published=published, **changes).without_passed()
+        return after if self._output is None else after.publishing(self._output, self.walk)
 
     async def _commit_and_apply(self, cause: str, rows: Sequence[Write]) -> None:
         after = self._next_record()

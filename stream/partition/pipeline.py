@@ -7,6 +7,7 @@ from typing import NamedTuple
 from lurm_model.bundle import Bundle
 from state.periods import Scale, format_scales
 from state.record import PartitionRecord
+from state.walk import Output
 from stream.kafka.source import Source
 from stream.metrics import WorkerMetrics
 from stream.partition.partition import Names, Pipeline
@@ -19,6 +20,7 @@ class Surroundings(NamedTuple):
     """What a worker asks its broker, or a test answers itself."""
 
     source: Callable[[], Awaitable[Source]]
+    output: Callable[[], Awaitable[Output]]
     first_offsets: Callable[[], Awaitable[Mapping[int, int]]]
     dead_letter_bytes_max: int
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
@@ -45,11 +47,11 @@ def pipeline(
             group=settings.app.id,
         ),
         source=around.source,
+        output=around.output,
         first_offsets=around.first_offsets,
         decoder=EventDecoder(bundle.codebook, events.weights, limits, items.interest_of),
         scales=scales,
         empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
-        model_id=bundle.model_id,
         dead_letter_bytes_max=around.dead_letter_bytes_max,
         metrics=metrics,
         now_ms=around.now_ms,

@@ -6,6 +6,7 @@ threads; each publishes for itself, so that none waits for another's broker or b
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,15 @@ from lurm_model.inference.incremental import IncrementalEncoder
 from state.caches import NONE
 from state.dirty import Mark
 from state.view import StoreView
+from state.walk import Walk
 from stream.failpoints import passing
 from stream.fatal import die
 from stream.partition.encoding import EncodedUsers, encode_users
 from stream.partition.partition import Partition, Pipeline
 from stream.records.embedding_record import EmbeddingWriter
 from stream.records.outgoing import Outgoing
+
+logger = logging.getLogger("lurm")
 
 # Encoded and not published yet, over all partitions: each holds its users' vectors, caches and records in memory.
 _BATCHES_HELD = 16
@@ -147,8 +151,13 @@ class Reencoder:
         metrics = self._ownership.shared.metrics
         metrics.published.inc(len(encoded.users))
         metrics.norm.set(encoded.mean_norm)
-        for mark in taken.values():
-            metrics.freshness.observe(max(0.0, (now_ms - mark.first_ms) / 1000))
+        for user, mark in taken.items():
+            if user not in encoded.refused:
+                metrics.freshness.observe(max(0.0, (now_ms - mark.first_ms) / 1000))
+        if encoded.refused:
+            # Their marks go all the same: the same rows would give the same again.
+            metrics.publishing.refused.inc(len(encoded.refused))
+            logger.error("vectors that are no numbers: partition=%d users=%d", partition.number, len(encoded.refused))
         await partition.roll_up(encoded.to_roll_up)
         marks = partition.store.marks.publish(taken)
         partition.store.clear_marks(marks, encoded.caches)
@@ -156,25 +165,27 @@ class Reencoder:
         passing("encode.cleared")
 
     async def _sweep_until(self, partition: Partition, end_s: float) -> None:
-        """After the model changed, walk over everybody: a batch at least, and what is left of the interval."""
+        """While a walk over everybody is under way: a batch of it at least, and what is left of the interval."""
         n_hurried = self._n_hurried
         while True:
             async with partition.encoding:
                 if not self._may_encode(partition):
                     return
-                if partition.sweep_after is None:
-                    await partition.note_published()
-                    return
-                await self._sweep(partition, partition.sweep_after)
-            if perf_counter() >= end_s or self._n_hurried > n_hurried:
+                walk = partition.walk
+                if walk is not None:
+                    await self._sweep(partition, walk)
+                await partition.note_published()
+            if walk is None or perf_counter() >= end_s or self._n_hurried > n_hurried:
                 return
 
-    async def _sweep(self, partition: Partition, after: bytes) -> None:
-        users = partition.store.users_after(after, self._batch_users)
+    async def _sweep(self, partition: Partition, walk: Walk) -> None:
+        users = partition.store.users_after(walk.after, self._batch_users)
         if not users:
-            partition.sweep_after = None
+            logger.info("everybody was published again: partition=%d", partition.number)
+            partition.walk = None
         elif await self._encode_and_publish(partition, users):
-            partition.sweep_after = users[-1]
+            partition.walk = walk.past(users[-1])
+            self._ownership.shared.metrics.publishing.walked.inc(len(users))
 
     async def _encode(self, partition: Partition, users: Sequence[bytes], taken: Mapping[bytes, Mark]) -> EncodedUsers:
         # Marks, rows and caches are of one instant: nothing is awaited, so nothing written, since the marks were taken.
@@ -187,6 +198,7 @@ class Reencoder:
         passing("encode.started")
         users, earliest_day = zip(*changed, strict=True)
         encoded = encode_users(view, self._encoder, users, np.array(earliest_day, np.int64))
+        encoded = encoded.only(self._writer.are_numbers(encoded.vectors))
         metrics.encode.observe(perf_counter() - start)
         metrics.encode_users.observe(len(users))
         for outcome, n in encoded.outcomes.items():

@@ -109,6 +109,13 @@ class EmbeddingWriter:
         self._dtype = dtype
         self._shared: dict[tuple[int, int], Headers] = {}
 
+    def are_numbers(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which users' vectors are finite in the records' format, bool[n]. **Shapes**: vectors [n, M, H]."""
+        with np.errstate(over="ignore"):
+            is_number = np.isfinite(vectors.astype(DTYPES[self._dtype], copy=False))
+        good: NDArray[np.bool_] = is_number.all(axis=(1, 2))
+        return good
+
     def records(self, partition: int, encoded: Encoded, encoded_at_ms: int) -> list[Outgoing]:
         """The records of a batch of users of one partition."""
         shape = (int(encoded.vectors.shape[1]), int(encoded.vectors.shape[2]))

@@ -22,6 +22,7 @@ from state.options import StoreOptions, StoreResources
 from state.record import Ledger, decode_record
 from state.rows import RECORD_KEY
 from state.store import BagStore
+from state.walk import Output
 from stream.kafka.source import Source
 from stream.kafka.topics import MESSAGE_BYTES_MAX
 from stream.metrics import WorkerMetrics
@@ -155,7 +156,10 @@ class Harness:
         async def first_offsets() -> dict[int, int]:
             return {}
 
-        around = Surroundings(source, first_offsets, MESSAGE_BYTES_MAX, self._now_ms)
+        async def output() -> Output:
+            return Output(self.bundle.model_id, self.settings.topics.embeddings, "in-memory")
+
+        around = Surroundings(source, output, first_offsets, MESSAGE_BYTES_MAX, self._now_ms)
         items = LearnedItems(self.bundle.codebook)
         self._shared = pipeline(self.settings, self.bundle, items, self.metrics, around)
         encoder = IncrementalEncoder(self.bundle, self.settings.model.device)
@@ -173,13 +177,13 @@ class Harness:
 
     async def _recover(self) -> None:
         """As an assignment does: open, replay what the disk lacks, say which source is read."""
-        source = await self._shared.source()
+        source, output = await self._shared.source(), await self._shared.output()
         for number in range(self.settings.topics.partitions):
             store = self._replayed(number)
             names = (f"{self.settings.app.id}-{number}", f"{self.settings.app.id}-embeddings-{number}")
             rows, embeddings = (MemoryProducer(self.topics, name, number) for name in names)
             self.partitions[number] = Partition(store, rows, embeddings, self._shared)
-            await self.partitions[number].activate(source, 0, lambda: True)
+            await self.partitions[number].activate(source, output, 0, lambda: True)
 
     def _replayed(self, number: int) -> BagStore:
         store = BagStore.open_fresh(self._folder / f"partition-{number}", self._resources, time.time())

@@ -85,6 +85,9 @@ class MemoryProducer:
     async def stop(self) -> None:
         """There is no connection to give up."""
 
+    def begin_topic(self, topic: str) -> None:
+        """Nothing is compared."""
+
     async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
         """No transaction is ever left open."""
 

@@ -9,16 +9,19 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from lurm_model.bundle import Bundle
 from lurm_model.inference.incremental import IncrementalEncoder
 from state.options import StoreOptions, StoreResources
+from state.walk import Output
 from stream.driver.faust_app import faust_app
 from stream.driver.stopping import FaustWorker
 from stream.errors import ConfigInvalid
 from stream.exits import ExitLog
 from stream.fatal import EXIT_FATAL, die
+from stream.kafka.output import read_output
 from stream.kafka.source import Source, ask, first_offsets, read_changelog_id, read_source
 from stream.kafka.topics import message_bytes_max
 from stream.metrics import WorkerMetrics, tell_build
@@ -35,6 +38,7 @@ from stream.worker.event_loop import LoopPolicy
 from stream.worker.health import HealthServer
 from stream.worker.items_reader import ItemsReader
 from stream.worker.observe import LogCounter, Observer
+from stream.worker.output_watch import OutputWatch
 from stream.worker.watchdog import Progress, Watchdog
 
 logger = logging.getLogger("lurm")
@@ -64,6 +68,7 @@ class Worker:
         encode = settings.encode
         self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)
         self._control = ControlReader(self.ownership, settings.kafka)
+        self._output_watch = OutputWatch(self.ownership, settings, bundle.model_id)
         self._n_batches = 0
         self._heartbeat = 0
         self._observer = Observer(self.app, self.ownership)
@@ -117,6 +122,7 @@ class Worker:
         app.early = (self._beat, self._learn, self._tidy)
         app.task(self._encode)
         app.task(self._erase)
+        app.task(self._watch_output)
 
     def _describe(self, bundle: Bundle, device: str) -> None:
         interest_space_id = bundle.codebook.interest_space_id
@@ -165,6 +171,12 @@ class Worker:
     async def _erase(self) -> None:
         try:
             await self._control.run()
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
+    async def _watch_output(self) -> None:
+        try:
+            await self._output_watch.run()
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
 
@@ -226,10 +238,13 @@ def _ownership(settings: Settings, bundle: Bundle, items: ItemsReader) -> Owners
     async def changelog_id() -> str:
         return await ask(read_changelog_id, settings)
 
+    async def output() -> Output:
+        return await ask(partial(read_output, model_id=bundle.model_id), settings)
+
     async def first() -> dict[int, int]:
         return await ask(first_offsets, settings)
 
-    around = Surroundings(source, first, message_bytes_max(settings, settings.topics.dead_letters))
+    around = Surroundings(source, output, first, message_bytes_max(settings, settings.topics.dead_letters))
     shared = pipeline(settings, bundle, items.learned, items.metrics, around)
     limit = raise_limit()
     open_files = open_files_max(settings, limit)

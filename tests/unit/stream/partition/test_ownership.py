@@ -16,6 +16,7 @@ from state.periods import parse_scales
 from state.record import PartitionRecord, encode_record
 from state.rows import RECORD_KEY
 from state.store import BEHIND_S_MAX, BagStore
+from state.walk import Output, Walk
 from stream.errors import SourceLost
 from stream.kafka.source import Source
 from stream.kafka.transactions import TransactionalProducer
@@ -32,11 +33,11 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
     shared = Pipeline(
         names=Names(*("events", "changelog", "dead-letters", "embeddings", "control", "app")),
         source=source,
+        output=output,
         first_offsets=first_offsets,
         decoder=EventDecoder(codebook, {}, Limits(1000, 0, 0)),
         scales=parse_scales("day"),
         empty_record=PartitionRecord("space", "day"),
-        model_id="model",
         dead_letter_bytes_max=1 << 20,
         metrics=WorkerMetrics(),
         now_ms=lambda: 0,
@@ -46,6 +47,10 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
 
 async def changelog_id() -> str:
     return "changelog-id"
+
+
+async def output() -> Output:
+    return Output("model", "embeddings", "e")
 
 
 async def first_offsets() -> dict[int, int]:
@@ -207,16 +212,17 @@ def test_whoever_holds_no_partition_notices_that_the_topic_was_recreated(tmp_pat
 
 
 def test_a_walk_over_everybody_goes_on_through_a_rebalance_that_leaves_the_partition_here(tmp_path: Path) -> None:
-    record = PartitionRecord("space", "day", 7, source_id="a", model_id="another")
+    there = Output("model", "embeddings", "e")
+    record = PartitionRecord("space", "day", 7, source_id="a", model_id="another", walk=Walk(there, b"al"))
 
     async def scenario() -> None:
         async with partition_at(tmp_path) as partition:
             partition.store.replay([(RECORD_KEY, encode_record(record), 1)], 7)
-            await partition.activate(Source("events", "a", 0), 0, lambda: True)
-            assert partition.sweep_after == b"", "another model begins a walk"
-            partition.sweep_after = b"ann"
-            await partition.activate(Source("events", "a", 0), 0, lambda: True)
-            assert partition.sweep_after == b"ann"
+            await partition.activate(Source("events", "a", 0), there, 0, lambda: True)
+            assert partition.walk == record.walk, "it goes on where another owner has left it"
+            partition.walk = Walk(there, b"ann")
+            await partition.activate(Source("events", "a", 0), there, 0, lambda: True)
+            assert partition.walk == Walk(there, b"ann")
 
     asyncio.run(scenario())
 
@@ -224,7 +230,7 @@ def test_a_walk_over_everybody_goes_on_through_a_rebalance_that_leaves_the_parti
 def test_a_new_partition_begins_with_the_first_offset_there_is(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with partition_at(tmp_path) as partition:
-            await partition.activate(Source("events", "a", 0), 75, lambda: True)
+            await partition.activate(Source("events", "a", 0), await output(), 75, lambda: True)
             assert (partition.next_offset, partition.record.source_id) == (75, "a")
 
     asyncio.run(scenario())
