@@ -5,6 +5,7 @@ be several lines; in JSON lines rows are lines, in Parquet they count from 1. A 
 """
 
 import gzip
+import logging
 import re
 import zlib
 from collections import Counter
@@ -22,12 +23,16 @@ import pyarrow.parquet
 
 from lurm_model.errors import EventsFileError
 
+logger = logging.getLogger("lurm")
+
 # How much text is read at once, and 32 times ahead by pyarrow; also the longest row a CSV file may have.
 PIECE_BYTES = 2 << 20
 # How much of a value that is refused is shown.
 SHOWN_MAX = 80
 # What says which column is meant, in files of events and items.
 COLUMN_OPTIONS = "--column, or --attribute"
+# What separates columns of files that are called CSV.
+SEPARATORS = frozenset(";\t|")
 CSV, JSON_LINES, PARQUET = "csv", "json lines", "parquet"
 KINDS = {".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".parquet": PARQUET}
 
@@ -61,9 +66,9 @@ def refusals(path: Path) -> Iterator[None]:
         raise EventsFileError(f"cannot read the file: file={path} reason={one_line(error)}") from error
 
 
-def csv_pieces(path: Path, choose: Choose) -> Iterator[tuple[Any, Rows]]:
+def csv_pieces(path: Path, choose: Choose, delimiter: str = ",") -> Iterator[tuple[Any, Rows]]:
     """The chosen columns of a CSV file as bytes, checked for their number in every row."""
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter)
     # With threads a row does not know its number.
     read = pyarrow.csv.ReadOptions(block_size=PIECE_BYTES, use_threads=False)
     row = 2
@@ -76,6 +81,8 @@ def csv_pieces(path: Path, choose: Choose) -> Iterator[tuple[Any, Rows]]:
             for batch in batches:
                 yield pa.Table.from_batches([batch]), range(row, row + len(batch))
                 row += len(batch)
+        if _has_quotes(path):
+            _warn_of_hidden_lines(path, row - 1)
     except pa.ArrowInvalid as error:
         if wrong := WRONG_ROW.search(str(error)):
             number, header, columns = wrong.groups()
@@ -85,6 +92,41 @@ def csv_pieces(path: Path, choose: Choose) -> Iterator[tuple[Any, Rows]]:
                 f"a row is longer than {PIECE_BYTES} bytes, is a quote not closed?: file={path} row>={row}"
             ) from error
         raise
+
+
+def _has_quotes(path: Path) -> bool:
+    with pa.input_stream(path, compression="detect") as file:
+        while data := file.read(PIECE_BYTES):
+            if b'"' in data:
+                return True
+    return False
+
+
+def _warn_of_hidden_lines(path: Path, n_rows: int) -> None:
+    """Say that quoted texts hold lines: a quote that is not closed swallows rows, and no count would show it."""
+    n_lines, tail = 0, b"\n"
+    with pa.input_stream(path, compression="detect") as file:
+        while data := file.read(PIECE_BYTES):
+            text = tail + data
+            n_lines += data.count(b"\n") - _n_blank(text)
+            tail = text[text.rfind(b"\n") :]
+    n_lines += tail != b"\n"
+    if n_lines > n_rows:
+        logger.warning(
+            "texts of several lines hide %d lines of the file: if it has no such texts, a quote is not closed: "
+            "file=%s rows=%d lines=%d",
+            n_lines - n_rows, path, n_rows, n_lines,
+        )  # fmt: skip
+
+
+def _n_blank(text: bytes) -> int:
+    """How many blank lines follow on lines that end in this text."""
+    if b"\n\n" not in text and b"\n\r\n" not in text:
+        return 0
+    seen = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero(seen == ord("\n"))
+    gaps = np.diff(ends)
+    return int(np.count_nonzero((gaps == 1) | ((gaps == 2) & (seen[ends[1:] - 1] == ord("\r")))))
 
 
 def parquet_pieces(path: Path, choose: Choose) -> Iterator[tuple[Any, Rows]]:
@@ -129,6 +171,9 @@ def check_columns(
     """Refuse a file without these columns, or with one of them twice; ``options`` would name others."""
     counts = Counter(names)
     have = f"file={path} row={row} have={','.join(names)}"
+    if len(names) == 1 and not counts.keys() >= set(required) and (found := SEPARATORS.intersection(names[0])):
+        shown = "tab" if "\t" in found else min(found)
+        raise EventsFileError(f"the columns are not separated by commas: {have}; say by what: --delimiter '{shown}'")
     if missing := [name for name in required if not counts[name]]:
         raise EventsFileError(f"column is missing: missing={','.join(missing)} {have}; say which it is with {options}")
     if twice := [name for name in required if counts[name] > 1]:
@@ -148,17 +193,6 @@ def texts(path: Path, table: Any, name: str, rows: Rows) -> Any:
         valid = pa.array([_is_text(value) for value in column.to_pylist()], pa.bool_())
         check(path, valid, rows, f"{name} is not UTF-8")
         raise
-
-
-def filled_texts(path: Path, table: Any, name: str, rows: Rows) -> Any:
-    """A column of ids, none of which is empty: texts, or whole numbers, which are written in one way only."""
-    kind = table[name].type
-    if pa.types.is_floating(kind):
-        refuse(path, rows[0] if len(rows) else 1, f"{name} must be texts or whole numbers, cast the column", type=kind)
-    column = texts(path, table, name, rows)
-    filled = pc.greater(pc.binary_length(column), 0)
-    check(path, filled, rows, f"{name} is empty")
-    return column
 
 
 def check(path: Path, valid: Any, rows: Rows, reason: str, **shown: Any) -> None:

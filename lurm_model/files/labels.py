@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 
 from lurm_model.errors import EventsFileError
 from lurm_model.events import UserLabels
@@ -14,7 +15,6 @@ from lurm_model.files.file_pieces import (
     csv_pieces,
     decode,
     fields_of,
-    filled_texts,
     kind_of,
     line_pieces,
     parquet_pieces,
@@ -22,6 +22,7 @@ from lurm_model.files.file_pieces import (
     refuse,
     texts,
 )
+from lurm_model.files.ids import ids
 
 Value = str | int | float | bool | None
 _OPTION = "--users-id"
@@ -29,7 +30,7 @@ _OPTION = "--users-id"
 Row = tuple[int, dict[str, str]]
 
 
-def load_labels(path: Path, user_id: str = "user_id") -> UserLabels:
+def load_labels(path: Path, user_id: str = "user_id", delimiter: str = ",") -> UserLabels:
     """The labels in a ``.csv``, ``.jsonl`` (also ``.gz``) or ``.parquet`` file, every value as text.
 
     ``user_id`` is the column that names the user, once each.
@@ -41,7 +42,7 @@ def load_labels(path: Path, user_id: str = "user_id") -> UserLabels:
     rows: dict[str, int] = {}
     found: list[dict[str, str]] = []
     with refusals(path):
-        for row, label in _from_lines(path, user_id) if kind == JSON_LINES else _from_tables(path, user_id, kind):
+        for row, label in _from_lines(path, user_id) if kind == JSON_LINES else _from_tables(path, user_id, delimiter):
             user = label.pop(user_id)
             if not user:
                 refuse(path, row, f"{user_id} is empty")
@@ -54,13 +55,14 @@ def load_labels(path: Path, user_id: str = "user_id") -> UserLabels:
     return UserLabels(list(rows), {name: [label.get(name, "") for label in found] for name in names})
 
 
-def _from_tables(path: Path, user_id: str, kind: str) -> Iterator[Row]:
+def _from_tables(path: Path, user_id: str, delimiter: str) -> Iterator[Row]:
     def choose(names: Sequence[str]) -> Sequence[str]:
         check_columns(path, [user_id, *names], names, options=_OPTION)
         return names
 
-    for table, rows in (csv_pieces if kind == CSV else parquet_pieces)(path, choose):
-        readers = {name: filled_texts if name == user_id else texts for name in table.column_names}
+    is_csv = kind_of(path) == CSV
+    for table, rows in csv_pieces(path, choose, delimiter) if is_csv else parquet_pieces(path, choose):
+        readers = {name: ids if name == user_id else texts for name in table.column_names}
         columns = {name: read(path, table, name, rows).to_pylist() for name, read in readers.items()}
         for row, values in zip(rows, zip(*columns.values(), strict=True), strict=True):
             yield row, dict(zip(columns, [value or "" for value in values], strict=True))
@@ -69,8 +71,12 @@ def _from_tables(path: Path, user_id: str, kind: str) -> Iterator[Row]:
 def _from_lines(path: Path, user_id: str) -> Iterator[Row]:
     decoder = msgspec.json.Decoder(dict[str, Value])
     for lines, rows in line_pieces(path):
+        labels: list[dict[str, str]] = []
         for line, row in zip(lines, rows, strict=True):
-            label = decode(decoder, line, path, row)
-            if user_id not in label:
+            found = decode(decoder, line, path, row)
+            if user_id not in found:
                 check_columns(path, [user_id], fields_of(line, path, row), row, _OPTION)
-            yield row, {name: "" if value is None else str(value) for name, value in label.items()}
+            labels.append({name: "" if value is None else str(value) for name, value in found.items()})
+        users = ids(path, pa.table({user_id: [label[user_id] for label in labels]}), user_id, rows).to_pylist()
+        for row, label, user in zip(rows, labels, users, strict=True):
+            yield row, label | {user_id: user}

@@ -30,16 +30,16 @@ from lurm_model.files.file_pieces import (
     csv_pieces,
     decode,
     fields_of,
-    filled_texts,
     kind_of,
     line_pieces,
     parquet_pieces,
     texts,
 )
+from lurm_model.files.ids import ids
 from lurm_model.files.reading import REQUIRED, Reading
 
 IDS = ("user_id", "item_id")
-Number = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _from_tables(path: Path, reading: Reading, is_csv: bool) -> Iterator[Piece]:
         check_columns(path, found, names)
         return list(dict.fromkeys(found))
 
-    for table, rows in (csv_pieces if is_csv else parquet_pieces)(path, choose):
+    for table, rows in csv_pieces(path, choose, reading.delimiter) if is_csv else parquet_pieces(path, choose):
         columns: dict[str, Any] = {}
         for target, name in sources.items():
             if name not in table.column_names or target == "attributes":
@@ -152,7 +152,7 @@ def _line_piece(path: Path, reading: Reading, fields: Mapping[str, list[Any]], r
 
 
 def _texts_of(path: Path, target: str, table: Any, name: str, rows: Rows) -> Any:
-    return (filled_texts if target in IDS else texts)(path, table, name, rows)
+    return (ids if target in IDS else texts)(path, table, name, rows)
 
 
 def _as_texts(values: Sequence[Any]) -> Any:

@@ -10,7 +10,8 @@ TARGETS = (*REQUIRED, *OPTIONAL)
 ITEM_TARGETS = ("item_id", "attributes")
 # About 6 GiB while training. More events than this in one file teach hardly more than a sample of whole lives.
 EVENTS_MAX = 20_000_000
-TIME_UNITS = ("auto", "s", "ms", "iso")
+# Beside these, a pattern as of strftime says how texts are written.
+TIME_UNITS = ("auto", "s", "ms", "us", "ns", "iso")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,14 @@ class Reading:
     """What a file may be told of itself; the defaults read events: user_id, item_id, ts, type and attributes.
 
     ``columns`` maps these ``targets`` to the file's own columns, ``attributes`` names of attributes to columns of one
-    value.
+    value; ``delimiter`` separates the columns of a CSV file.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
     time_unit: str = "auto"
     targets: Sequence[str] = TARGETS
+    delimiter: str = ","
 
     @classmethod
     def parse(
@@ -33,6 +35,7 @@ class Reading:
         attributes: Sequence[str] = (),
         time_unit: str = "auto",
         targets: Sequence[str] = TARGETS,
+        delimiter: str = ",",
     ) -> "Reading":
         """The reading told by ``TARGET=COLUMN`` texts, and ``NAME=COLUMN`` or ``COLUMN`` ones for attributes.
 
@@ -48,12 +51,14 @@ class Reading:
             raise ValueError(f"the column {taken[0]!r} is {meant[taken[0]]}, say which one is {taken[0]}")
         named = [_pair(text if "=" in text else f"{text}={text}") for text in attributes]
         _refuse_twice([name for name, _ in named])
-        return cls(dict(pairs), dict(named), time_unit, targets)
+        return cls(dict(pairs), dict(named), time_unit, targets, delimiter)
 
     @classmethod
-    def parse_items(cls, columns: Sequence[str] = (), attributes: Sequence[str] = ()) -> "Reading":
+    def parse_items(
+        cls, columns: Sequence[str] = (), attributes: Sequence[str] = (), delimiter: str = ","
+    ) -> "Reading":
         """The same of a file of items: without columns that become attributes there must be one of attributes."""
-        told = cls.parse(columns, attributes, targets=ITEM_TARGETS)
+        told = cls.parse(columns, attributes, targets=ITEM_TARGETS, delimiter=delimiter)
         return told if attributes else replace(told, columns={"attributes": "attributes", **told.columns})
 
     @property

@@ -1,6 +1,7 @@
 """Time stamps as files have them: whole numbers of seconds or milliseconds, ISO 8601 texts, or Parquet's own types."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +9,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lurm_model.files.file_pieces import Rows, check, refuse
+from lurm_model.files.file_pieces import Rows, check, one_line, refuse
 from state.periods import TS_MS_MAX, TS_MS_MIN, Int64
 
 # From 1973-03-03 on a number says by its size what it is: seconds reach the second bound in the year 5138, where
-# milliseconds begin again with 1973. Smaller numbers may be anything, and are nothing until the unit is given.
-SECONDS_MIN, MS_MIN = 10**8, 10**11
-DIGITS = r"^-?[0-9]{1,18}$"
+# milliseconds begin again with 1973, and so on. Smaller numbers may be anything: nothing, until the unit is given.
+SECONDS_MIN, MS_MIN, US_MIN, NS_MIN = 10**8, 10**11, 10**14, 10**17
+_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+# What a number of each unit is multiplied with, and then divided by, to be milliseconds.
+SCALES = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
+_SIZES = {"s": (SECONDS_MIN, MS_MIN), "ms": (MS_MIN, US_MIN), "us": (US_MIN, NS_MIN), "ns": (NS_MIN, 2**63)}
+DIGITS = r"^-?[0-9]{1,19}$"
+# A year to the day, minute or second, written without a sign between: it would pass for a number of milliseconds.
+CALENDAR = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_CALENDAR_YEARS = range(1970, 2101)
 _DATE, _TIME, _ZONE = r"\d{4}-\d{2}-\d{2}", r"\d{2}(:\d{2}(:\d{2}(\.\d+)?)?)?", r"(Z|[+-]\d{2}(:?\d{2})?)"
 ISO = rf"^{_DATE}([T ]{_TIME}{_ZONE}?)?$"
-_HINT = "--time-unit s, ms or iso names the file's unit"
+_HINT = "--time-unit s, ms, us, ns, iso or a pattern such as %Y%m%d names the file's unit"
 
 
 def unit_of(number: int) -> str | None:
     """What unit a number must have by its size; None where it cannot be told."""
-    if SECONDS_MIN <= abs(number) < MS_MIN:
-        return "s"
-    return "ms" if MS_MIN <= abs(number) <= TS_MS_MAX else None
+    return next((unit for unit, (least, end) in _SIZES.items() if least <= abs(number) < end), None)
+
+
+def calendar_pattern(number: int) -> str | None:
+    """The pattern by which a number reads as a date of our time, such as 20240105103000; None if it does not."""
+    pattern = CALENDAR.get(len(str(number)))
+    try:
+        found = datetime.strptime(str(number), pattern) if pattern else None  # noqa: DTZ007 - only whether it is one
+    except ValueError:
+        return None
+    return pattern if found and found.year in _CALENDAR_YEARS else None
 
 
 class TimeStamps:
@@ -54,14 +70,20 @@ class TimeStamps:
         return self._read(column, rows)
 
     def _read(self, column: Any, rows: Rows) -> Int64:
+        if "%" in self._unit:
+            return self._by_pattern(column, rows)
         return self._texts(column, rows) if self._unit == "iso" else self._numbers(column, rows)
 
     def _told_by(self, first: int | str, row: int) -> str:
-        if isinstance(first, str) and not (first.removeprefix("-").isdecimal() and len(first) < 19):
+        if isinstance(first, str) and not (first.removeprefix("-").isdecimal() and len(first) < 20):
             if not re.match(ISO, first):
                 refuse(self._path, row, "ts is neither whole seconds or milliseconds nor an ISO 8601 text", ts=first)
             return "iso"
-        unit = unit_of(int(first))
+        number = int(first)
+        if pattern := calendar_pattern(number):
+            meant = f"--time-unit {pattern} reads it so, --time-unit {unit_of(number) or 's'} as a number"
+            refuse(self._path, row, f"ts looks like a date written as a number, {meant}", ts=first)
+        unit = unit_of(number)
         if unit is None:
             refuse(self._path, row, f"ts is too small or too large to tell its unit, {_HINT}", ts=first)
         return unit
@@ -70,16 +92,39 @@ class TimeStamps:
         if not pa.types.is_integer(column.type):
             digits = pc.match_substring_regex(column, DIGITS)
             check(self._path, digits, rows, self._misfit(), ts=column)
+            fits = pc.less_equal(pc.utf8_length(pc.utf8_ltrim(column, "-")), 18)
+            column = column if pc.all(fits).as_py() else self._long_numbers(column, rows)
         if pa.types.is_uint64(column.type):
-            check(self._path, pc.less_equal(column, pa.scalar(TS_MS_MAX, pa.uint64())), rows, self._misfit(), ts=column)
+            largest = pa.scalar(2**63 - 1, pa.uint64())
+            check(self._path, pc.less_equal(column, largest), rows, self._misfit(), ts=column)
         numbers = column.cast(pa.int64()).to_numpy()
-        scale = 1000 if self._unit == "s" else 1
-        valid = (numbers >= TS_MS_MIN // scale) & (numbers <= TS_MS_MAX // scale)
+        times, divisor = SCALES[self._unit]
+        valid = (numbers >= _scaled(TS_MS_MIN, divisor) // times) & (numbers <= _scaled(TS_MS_MAX, divisor) // times)
         if self._is_told:
+            least, end = _SIZES[self._unit]
             size = np.abs(numbers)
-            valid &= (size >= SECONDS_MIN) & (size < MS_MIN) if self._unit == "s" else size >= MS_MIN
+            valid &= (size >= least) & (size <= end - 1)
         check(self._path, pa.array(valid), rows, self._misfit(), ts=column)
-        return np.asarray(numbers * scale, np.int64)
+        return np.asarray(numbers * times // divisor, np.int64)
+
+    def _long_numbers(self, column: Any, rows: Rows) -> Any:
+        """Texts of 19 digits, which may be too large for 64 bits."""
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            fits = pa.array([abs(int(text)) < 2**63 for text in column.to_pylist()])
+            check(self._path, fits, rows, self._misfit(), ts=column)
+            raise
+
+    def _by_pattern(self, column: Any, rows: Rows) -> Int64:
+        """Texts, or numbers as texts, as the pattern says; UTC."""
+        column = column.cast(pa.string())
+        try:
+            found = pc.strptime(column, format=self._unit, unit="s", error_is_null=True)
+        except pa.ArrowInvalid as error:
+            refuse(self._path, rows[0], f"--time-unit {self._unit} is no pattern of a time: {one_line(error)}")
+        check(self._path, found.is_valid(), rows, f"ts is not written as --time-unit {self._unit} says", ts=column)
+        return self._dates(found, rows, column)
 
     def _texts(self, column: Any, rows: Rows) -> Int64:
         column = column.cast(pa.string())
@@ -106,7 +151,7 @@ class TimeStamps:
 
     def _dates(self, column: Any, rows: Rows, shown: Any = None) -> Int64:
         """Of Parquet's own types, or of what was parsed of the texts ``shown``."""
-        if self._unit in {"s", "ms"}:
+        if self._unit in SCALES:
             refuse(self._path, rows[0], f"ts is a {column.type} already, leave out --time-unit")
         check(self._path, column.is_valid(), rows, "ts is empty")
         if pa.types.is_timestamp(column.type):
@@ -121,5 +166,10 @@ class TimeStamps:
         return np.asarray(numbers, np.int64)
 
     def _misfit(self) -> str:
-        what = {"s": "no date in seconds", "ms": "no date in milliseconds", "iso": "no ISO 8601 text"}[self._unit]
+        what = "no ISO 8601 text" if self._unit == "iso" else f"no date in {_NAMES[self._unit]}"
         return f"ts is {what}" + (f", as the file's first is, {_HINT}" if self._is_told else "")
+
+
+def _scaled(ms: int, divisor: int) -> int:
+    """The bound in the smaller unit, as far as 64 bits go."""
+    return max(-(2**63), min(ms * divisor, 2**63 - 1))

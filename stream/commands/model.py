@@ -16,6 +16,7 @@ from state.periods import parse_scales
 from stream.commands.downloads import downloads
 from stream.commands.outputs import refuse_other_folder, refuse_unwritable, refuse_unwritable_file, write_refusals
 from stream.commands.reading import reading_options
+from stream.commands.spans import Span
 from stream.errors import ConfigInvalid, LurmError
 from stream.printable import printable, say
 from stream.settings import Settings
@@ -129,6 +130,7 @@ def train(
         events = load_events(files, settings.events.weights, events_max, reading)
         progress("reading", 1, 1)
         events = events if before is None else events.before(before)
+        _say_span(events)
         bundle = train_bundle(events, TrainOptions(**options), progress)
         bundle.save(out)
     dims = bundle.manifest["dims"]
@@ -170,7 +172,7 @@ def evaluate(
         raise click.UsageError("give either --dataset or --events")
     if dataset and (reading != AS_NAMED or any(map(_is_given, OF_EVENTS))):
         raise click.UsageError(
-            "--users, --users-id, --cut, --column, --attribute, --time-unit and --events-max go with --events"
+            "--users, --users-id, --cut, --column, --attribute, --time-unit, --delimiter, --events-max go with --events"
         )
     _refuse_outputs(given["json_path"], given["markdown"], plots)
     with _refusals(), _progress() as progress:
@@ -187,7 +189,8 @@ def evaluate(
             questions = _of_public_data(dataset, given["cache"], given["seeds"])
         else:
             events = load_events(files, settings.events.weights, given["events_max"], reading)
-            labels = _labels(events, given["users"], given["users_id"])
+            _say_span(events)
+            labels = _labels(events, given["users"], given["users_id"], reading.delimiter)
             questions = _questions(events, labels, given["cut_ms"], given["seeds"])
         bundle = _bundle(given["folder"], questions, progress, device)
         report = evaluation.evaluate(bundle, questions, progress, device)
@@ -198,6 +201,13 @@ def evaluate(
             drawing.plot(sized, "numbers per user", plots / "size.png")
             history = list(evaluation.by_history(bundle, questions, progress, device))
             drawing.plot(history, "days of history", plots / "history.png")
+
+
+def _say_span(events: "Events") -> None:
+    """Print when these events happened, and warn where that looks wrong."""
+    span = Span()
+    span.add(events.ts_ms)
+    span.say()
 
 
 def _is_given(name: str) -> bool:
@@ -213,13 +223,13 @@ def _refuse_outputs(json_path: Path | None, markdown: Path | None, plots: Path |
         refuse_unwritable("--plots", plots)
 
 
-def _labels(events: "Events", path: Path | None, user_id: str) -> "UserLabels | None":
+def _labels(events: "Events", path: Path | None, user_id: str, delimiter: str) -> "UserLabels | None":
     """What is known of the users of these events; says what no question can be made of."""
     if path is None:
         return None
     from lurm_model.files.datasets import load_labels  # noqa: PLC0415  # pyarrow is slow to import
 
-    labels = load_labels(path, user_id)
+    labels = load_labels(path, user_id, delimiter)
     if not set(labels.users) & set(events.users):
         raise ConfigInvalid(
             f"no user of --users has an event, is --users-id right?: file={path} column={user_id} "

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import click
 import msgspec
+import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import murmur2
@@ -26,6 +27,7 @@ from lurm_model.files.reading import AS_NAMED, Reading
 from state.errors import UNREADABLE
 from stream.commands.progress import progress_bar
 from stream.commands.reading import reading_options
+from stream.commands.spans import Span
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused
 from stream.kafka.connection import aiokafka_arguments, wait_for_broker
 from stream.kafka.topics import n_partitions
@@ -47,6 +49,9 @@ _TICKS_PER_S = 20
 _BATCH_BYTES = 512 << 10
 
 
+Ts = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class Keyed(NamedTuple):
     """An event on its way; without a key when its user cannot be read."""
 
@@ -64,10 +69,11 @@ class Totals(NamedTuple):
 
 class _User(msgspec.Struct):
     user_id: str
+    ts: msgspec.Raw = msgspec.Raw()
 
 
 class _Time(msgspec.Struct):
-    ts: int
+    ts: Ts | float | str
 
 
 def _refuse_nan(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
@@ -89,8 +95,9 @@ def _refuse_nan(_context: click.Context, _option: click.Parameter, value: float 
 @click.pass_obj
 def produce(settings: Settings, file: Path, rate: float | None, n_max: int | None, reading: Reading) -> None:
     """Send the events of FILE (.jsonl, .csv or .parquet, also .jsonl.gz), keyed by user_id."""
-    topic = settings.topics.events
-    sent = deliver(settings, topic, islice(read_events(file, reading), n_max), rate, n_max)
+    topic, span = settings.topics.events, Span()
+    sent = deliver(settings, topic, islice(read_events(file, reading, span), n_max), rate, n_max)
+    span.say()
     say(f"sent {sent.n_events} events in {sent.seconds:.1f} s: {sent.n_events / sent.seconds:.0f} events/s to {topic}")
     if sent.n_without_key:
         say(f"{sent.n_without_key} of them have no readable user_id: the worker will reject those", err=True)
@@ -125,33 +132,70 @@ def deliver(
             ) from error
 
 
-def read_events(path: Path, reading: Reading = AS_NAMED) -> Iterator[Keyed]:
-    """The events of a file. **Raises** `ConfigInvalid` or ``EventsFileError`` before the first."""
+def read_events(path: Path, reading: Reading = AS_NAMED, span: Span | None = None) -> Iterator[Keyed]:
+    """The events of a file; ``span`` takes in their times as they are read.
+
+    **Raises** `ConfigInvalid` or ``EventsFileError`` before the first.
+    """
+    times = _Times(span or Span())
     if path.name.endswith(JSON_LINES) and reading == AS_NAMED:
         lines = _lines(path)
         first = list(islice(lines, _LOOKED_AT))
         if not first:
             raise ConfigInvalid(f"there are no events in the file: file={path}")
-        _refuse_seconds(path, first)
-        return (Keyed(_key_of(line), line) for line in chain(first, lines))
+        _refuse_other_times(path, first)
+        return times.of(_event_of(line) for line in chain(first, lines))
     from lurm_model.files.datasets import iter_records  # noqa: PLC0415 - pyarrow is slow to import
 
     records = iter_records(path, reading)
     first_records = list(islice(records, 1))
     encode = msgspec.json.Encoder().encode
-    return (Keyed(record["user_id"].encode(), encode(record)) for record in chain(first_records, records))
+    return times.of(
+        (Keyed(record["user_id"].encode(), encode(record)), record["ts"]) for record in chain(first_records, records)
+    )
 
 
-def _refuse_seconds(path: Path, lines: list[bytes]) -> None:
-    """Milliseconds are what goes over Kafka: a file in seconds would be of January 1970."""
-    from lurm_model.files.time_stamps import unit_of  # noqa: PLC0415 - pyarrow is slow to import
+class _Times:
+    """Passes events on and tells a span their times, many at once."""
 
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def of(self, events: Iterator[tuple[Keyed, object]]) -> Iterator[Keyed]:
+        """The events alone. A time that is no whole number is none."""
+        times: list[int] = []
+        for event, ts in events:
+            if type(ts) is int:
+                times.append(ts)
+                if len(times) == _CHUNK_EVENTS:
+                    self._span.add(np.array(times, np.int64))
+                    times.clear()
+            yield event
+        self._span.add(np.array(times, np.int64))
+
+
+def _refuse_other_times(path: Path, lines: list[bytes]) -> None:
+    """Whole milliseconds are what goes over Kafka: in seconds all would be of January 1970, and texts are rejected."""
+    from lurm_model.files.time_stamps import calendar_pattern, unit_of  # noqa: PLC0415 - pyarrow is slow to import
+
+    others: list[object] = []
     for row, line in enumerate(lines, 1):
         with suppress(*UNREADABLE):
             ts = _decode_time(line).ts
-            if unit_of(ts) == "s":
-                hint = "--time-unit s converts the file, --time-unit ms takes it at its word"
-                raise ConfigInvalid(f"ts looks like seconds, {hint}: ts={ts} file={path} event={row}")
+            if not isinstance(ts, int):
+                others.append(ts)
+                continue
+            unit = calendar_pattern(ts) or unit_of(ts) or "ms"
+            if unit != "ms":
+                looks = {"s": "seconds", "us": "microseconds", "ns": "nanoseconds"}.get(unit, "a date as a number")
+                hint = f"--time-unit {unit} converts the file, --time-unit ms takes it at its word"
+                raise ConfigInvalid(f"ts looks like {looks}, {hint}: ts={ts} file={path} event={row}")
+            others.append(None)
+    if others and None not in others:
+        hint = "--time-unit iso, or a pattern, converts texts" if isinstance(others[0], str) else "write whole numbers"
+        raise ConfigInvalid(
+            f"ts is no whole number of milliseconds, so all would be rejected; {hint}: ts={others[0]} file={path}"
+        )
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -168,11 +212,14 @@ _decode_user = msgspec.json.Decoder(_User).decode
 _decode_time = msgspec.json.Decoder(_Time).decode
 
 
-def _key_of(line: bytes) -> bytes | None:
+def _event_of(line: bytes) -> tuple[Keyed, object]:
+    """A line under its user's key, if it can be read, and its time."""
     try:
-        return _decode_user(line).user_id.encode()
+        found = _decode_user(line)
+        key, ts = found.user_id.encode(), bytes(found.ts)
     except (*UNREADABLE, UnicodeEncodeError):
-        return None
+        return Keyed(None, line), None
+    return Keyed(key, line), int(ts) if ts.isdigit() and len(ts) < 19 else None
 
 
 async def send(

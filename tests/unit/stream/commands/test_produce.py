@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lurm_model.files.reading import Reading
 from stream.cli import run
 from stream.commands.produce import Keyed, read_events
+from stream.commands.spans import Span
 from stream.errors import ConfigInvalid
 
 LINES = (
@@ -62,3 +64,50 @@ def test_damaged_gzip_is_refused_in_one_line(tmp_path: Path, capsys: pytest.Capt
     assert f"cannot read the events: error: Error -3 while decompressing data: invalid block type file={path}" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("ts", "reason"),
+    [
+        ('"2001-01-01T10:00:00"', "no whole number of milliseconds.* --time-unit iso"),
+        ("973036800.5", "no whole number of milliseconds.* write whole numbers"),
+        ("973036800000000", "microseconds, --time-unit us converts"),
+        ("973036800000000000", "nanoseconds, --time-unit ns converts"),
+        ("20240105103000", "a date as a number, --time-unit %Y%m%d%H%M%S converts"),
+    ],
+)
+def test_lines_that_the_worker_would_all_reject_or_misread_are_refused(tmp_path: Path, ts: str, reason: str) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text(f'{{"user_id": "u", "item_id": "i", "ts": {ts}}}\n' * 3)
+    with pytest.raises(ConfigInvalid, match=reason):
+        read_events(path)
+
+
+def test_a_line_keeps_its_key_whatever_its_time_is(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    lines = [f'{{"user_id": "u", "ts": {ts}}}' for ts in ("973036800000", "{}", "1" + "0" * 40, "null", '"x"', "1e3")]
+    path.write_text("\n".join(lines))
+    assert [event.key for event in read_events(path)] == [b"u"] * 6
+
+
+def test_the_span_of_what_is_sent_is_taken_in(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    stamps = [973_036_800_000 + i * 86_400_000 for i in range(3)] + [5, 10**14 - 1]
+    path.write_text("".join(f'{{"user_id": "u", "item_id": "i", "ts": {ts}}}\n' for ts in stamps))
+    span = Span(now_ms=10**12)
+    assert len(list(read_events(path, span=span))) == 5
+    assert (span.n, span.first_ms, span.last_ms, span.n_old, span.n_future) == (5, 5, 10**14 - 1, 1, 1)
+
+
+def test_a_span_is_said_with_what_looks_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    span = Span(now_ms=10**12)
+    span.add(np.array([5, 7]))
+    span.say()
+    said = capsys.readouterr().err
+    assert "events=2 from 1970-01-01 00:00:00 to 1970-01-01 00:00:00 UTC" in said
+    assert "all events lie within one day" in said
+    assert "2 of 2 events are before the year 2000; is the unit of ts right? --time-unit names it" in said
+    late = Span(now_ms=0)
+    late.add(np.array([973_036_800_000, 10**12]))
+    late.say()
+    assert "2 of 2 events are in the future" in capsys.readouterr().err
