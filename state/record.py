@@ -41,8 +41,9 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     ``next_offset`` is the source offset to read next, in the topic ``source_id`` (empty: unknown) of this epoch;
     ``published`` the lowest ``seq`` whose user's embedding may not be published yet; ``model_id``, ``embeddings_topic``
     and ``embeddings_id`` the output for which ``published`` holds (`state.walk`), or did before the ``walk`` under way
-    began; ``control_offset`` the control offset to read next; ``erasing`` the users whose events below this ``seq`` are
-    skipped.
+    began; ``control_offset`` the control offset to read next. Every erasure below ``erasures_offset`` of the erasures
+    topic ``erasures_id`` is one whose events the source has passed. ``erasing``: users whose events below this ``seq``
+    are skipped, as workers wrote them before there was such a topic.
     """
 
     interest_space_id: str
@@ -56,6 +57,8 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     control_offset: int = 0
     erasing: dict[str, int] = {}
     source_id: str = ""
+    erasures_id: str = ""
+    erasures_offset: int = 0
     embeddings_topic: str = ""
     embeddings_id: str = ""
     walk: Walk | None = None
@@ -104,10 +107,10 @@ class PartitionRecord(msgspec.Struct, frozen=True):
         if self.scales != scales:
             raise SpaceMismatch(f"the state was counted with other scales: state={self.scales} settings={scales}")
 
-    def erasing_below(self, user: str, offset: int) -> "PartitionRecord":
-        """The record that skips this user's events below a source offset, and below that of an earlier erasure."""
-        below = max(seq_of(self.epoch, offset), self.erasing.get(user, 0))
-        return msgspec.structs.replace(self, erasing=self.erasing | {user: below}).without_passed()
+    def still_erasing(self) -> dict[str, int]:
+        """The users of ``erasing`` whose erasure is of this epoch, each with the source offset it ends at."""
+        first = seq_of(self.epoch, 0)
+        return {user: seq - first for user, seq in self.erasing.items() if seq >= first}
 
     def without_passed(self) -> "PartitionRecord":
         """The record without the erasures whose every event the source has passed."""

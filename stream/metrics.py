@@ -243,7 +243,12 @@ class WorkerMetrics:
         )
         self.erasures = Counter(
             "lurm_erasures",
-            "Erasures done, one per partition. Less than partitions times `lurm erase`: a partition has no worker.",
+            "Erasures done, one per partition and user. Less than partitions times users: a partition has no worker.",
+            registry=registry,
+        )
+        self.refused_control = Counter(
+            "lurm_refused_control_records",
+            "Records of the control and erasures topics that are none of ours. Any: LurmForeignControlRecords.",
             registry=registry,
         )
 

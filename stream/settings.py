@@ -172,6 +172,12 @@ class Topics(Section):
     embeddings: str = Field("embeddings", min_length=1, max_length=249, description="user embeddings, compacted")
     dead_letters: str = Field("dead-letters", min_length=1, max_length=249, description="rejected events, unchanged")
     items: str = Field("items", min_length=1, max_length=249, description="new items, compacted, keyed by item_id")
+    erasures: str = Field(
+        "",
+        max_length=249,
+        description="hashes of erased users, compacted, one topic for all applications that read these events; "
+        "empty: the events topic's name with -erasures",
+    )
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of every topic but items; all must agree")
     epoch: int = Field(0, ge=0, le=EPOCH_MAX, description="raise it by one to go on with a recreated events topic")
     replication: int = Field(-1, ge=-1, description="replicas of topics we make; -1: the broker's default")
@@ -295,6 +301,11 @@ class Settings(Section):
     def control_topic(self) -> str:
         """The topic through which users are erased."""
         return f"{self.app.id}-control"
+
+    @property
+    def erasures_topic(self) -> str:
+        """The compacted topic that remembers who was erased, for every application that reads these events."""
+        return self.topics.erasures or f"{self.topics.events}-erasures"
 
 
 class Leaf(NamedTuple):

@@ -14,7 +14,8 @@ import msgspec
 from state.record import PartitionRecord
 from stream.errors import BrokerUnavailable, ConfigInvalid, SourceLost
 from stream.fatal import die
-from stream.kafka.topics import offset_ranges, topic_id
+from stream.kafka.topics import offset_ranges, topic_id, topic_ids
+from stream.records.erasure import source_of
 from stream.settings import Settings
 
 logger = logging.getLogger("lurm")
@@ -23,11 +24,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source topic as it is now; a broker that gives topics no id leaves it empty, and nothing is compared."""
+    """The source topic as it is now; a broker that gives topics no id leaves it empty, and nothing is compared.
+
+    ``erasures_id`` is the id of the topic that remembers who was erased from it.
+    """
 
     topic: str
     topic_id: str
     epoch: int
+    erasures_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """What erasures call it."""
+        return source_of(self.topic_id, self.topic, self.epoch)
 
     def begins(self, record: PartitionRecord | None) -> bool:
         """Whether a partition with this record has read nothing of this source."""
@@ -64,10 +74,10 @@ class Source:
 def read_source(settings: Settings) -> Source:
     """Ask the broker. **Raises** `SourceLost` when the topic is gone, `BrokerUnavailable`."""
     topics = settings.topics
-    found = topic_id(settings, topics.events)
-    if found is None:
+    found = topic_ids(settings, (topics.events, settings.erasures_topic))
+    if topics.events not in found:
         raise SourceLost(f"the source topic is gone: topic={topics.events}; {_go_on(topics.epoch)}")
-    return Source(topics.events, found, topics.epoch)
+    return Source(topics.events, found[topics.events], topics.epoch, found.get(settings.erasures_topic, ""))
 
 
 def read_changelog_id(settings: Settings) -> str:

@@ -5,7 +5,7 @@ the partition of the user's events. Wrong topics lose data silently, so a worker
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -36,12 +36,13 @@ BATCH_BYTES = 1 << 19
 DEAD_LETTER_BYTES = 4_096
 
 # An erasure waits this long for a worker, and can be proved this long: its marker and answers stand in the topic.
-CONTROL_RETENTION_MS = 30 * 86_400_000
+CONTROL_RETENTION_DAYS = 30
 # Old values of compacted topics are gone after about this long even where little is written.
 COMPACTION_LAG_MS = 7 * 86_400_000
 
 _MESSAGE_BYTES = "max.message.bytes"
 _TOMBSTONES = "delete.retention.ms"
+_ERASURES = "topics.erasures"
 _EXISTS = 36
 _WRONG_REQUEST = {17, 37, 38, 40, 44}  # topic name, partitions, replication factor, config, policy
 _READY_MS = 30_000
@@ -116,18 +117,19 @@ def plan(settings: Settings, n_interests: int = 0, event_bytes_max: int = 0) -> 
         "segment.bytes": str(SEGMENT_BYTES),
         "max.compaction.lag.ms": str(COMPACTION_LAG_MS),
     }
-    control = {"cleanup.policy": "delete", "retention.ms": str(CONTROL_RETENTION_MS)}
-    erasures = {_TOMBSTONES: str(DELETE_RETENTION_MS)}
-    changelog = erasures | {_MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, largest))}
+    control = {"cleanup.policy": "delete", "retention.ms": str(CONTROL_RETENTION_DAYS * 86_400_000)}
+    tombstones = {_TOMBSTONES: str(DELETE_RETENTION_MS)}
+    changelog = tombstones | {_MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, largest))}
     letter = event_bytes_max + DEAD_LETTER_BYTES
     dead_letters = {"cleanup.policy": "delete", _MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, letter))}
     topics = settings.topics
     plans = (
         TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}),
-        TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted | erasures),
+        TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted | tombstones),
         TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", dead_letters, letter),
         # Every worker reads all of it, and one partition has one order.
         TopicPlan(topics.items, "topics.items", "compact", compacted, own_partitions=1),
+        TopicPlan(settings.erasures_topic, _ERASURES, "compact", compacted),
         TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog, largest),
         TopicPlan(settings.control_topic, "app.id", "delete", control),
     )
@@ -207,9 +209,13 @@ def identity(settings: Settings, topic: str) -> TopicIdentity | None:
 
 def topic_id(settings: Settings, topic: str) -> str | None:
     """The id that tells a recreated topic from its predecessor: empty where the broker gives none, None: no topic."""
+    return topic_ids(settings, (topic,)).get(topic)
+
+
+def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
+    """The id of each of these topics that exists."""
     with admin(settings) as client:
-        found = _describe(client, [topic]).get(topic)
-    return (found.topic_id or "") if found else None
+        return {name: found.topic_id or "" for name, found in _describe(client, list(topics)).items()}
 
 
 def n_partitions(settings: Settings, topic: str) -> int:
@@ -284,7 +290,9 @@ def _problems(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPl
                 Problem(each.name, "no such topic", f"{wanted} partitions", "`lurm topics create` makes it")
             )
             continue
-        if topic.n_partitions != wanted and not each.own_partitions:
+        # Which partition an erasure is of stands fast, so more of them, as of an events topic before, do no harm.
+        is_enough = topic.n_partitions >= wanted if each.settings_key == _ERASURES else topic.n_partitions == wanted
+        if not is_enough and not each.own_partitions:
             problems.append(_wrong_partitions(each, topic.n_partitions, wanted))
         problems.extend(_wrong_configs(each, topic))
     return problems
@@ -296,6 +304,8 @@ def _wrong_partitions(each: TopicPlan, found: int, wanted: int) -> Problem:
             f"set LURM_TOPICS__PARTITIONS={found} for a new state, or use another events topic; "
             "if partitions were added, `lurm repartition`"
         )
+    elif each.settings_key == _ERASURES:
+        remedy = f"`kafka-topics.sh --alter --topic {each.name} --partitions {wanted}`"
     elif each.is_changelog:
         remedy = (
             f"use the events topic it belongs to, `lurm repartition`, or, for a new state, another {each.settings_key}"
@@ -307,8 +317,9 @@ def _wrong_partitions(each: TopicPlan, found: int, wanted: int) -> Problem:
 
 def _wrong_configs(each: TopicPlan, topic: _Found) -> list[Problem]:
     policy = ",".join(sorted(topic.policies))
-    # An embeddings topic may also expire inactive users; a changelog that does forgets rows.
-    right = topic.policies == {each.policy} if each.is_changelog else each.policy in topic.policies
+    # An embeddings topic may also expire inactive users; a changelog that does forgets rows, and erasures return.
+    is_for_ever = each.is_changelog or each.settings_key == _ERASURES
+    right = topic.policies == {each.policy} if is_for_ever else each.policy in topic.policies
     if each.policy == "delete":
         right = "compact" not in topic.policies
     problems = []

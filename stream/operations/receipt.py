@@ -5,22 +5,19 @@ with compaction, and events, dead letters and the markers themselves with their 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from state.errors import UNREADABLE
-from state.rows import decode_header, is_row_key, seq_of, user_of
+from state.rows import seq_of
 from state.store import BEHIND_S_MAX
 from stream.kafka.topics import configs
-from stream.operations.erasure_request import Request
-from stream.operations.replay import Progress, read_topic
-from stream.records.dead_letters import PREFIX
-from stream.records.embedding_record import Embedding, Foreign
-from stream.records.erasure import Answer, Checked, Marker, decode
+from stream.operations.erasure_request import Asked, Said
+from stream.operations.evidence import Evidence, Seen, gather
+from stream.operations.replay import Progress
+from stream.records.erasure import Answer, Checked
 from stream.settings import Settings
 
 FORMAT = 1
@@ -99,6 +96,14 @@ class Copy(Struct, frozen=True):
     gone: str
 
 
+class Kept(Struct, frozen=True):
+    """What stays for ever, so that nobody counts the erased events again: a hash, and where they end."""
+
+    topic: str
+    partitions: int
+    note: str = "SHA-256 of the events topic's id and the user's, no id in plain"
+
+
 # Whether there are any is known only where they are.
 COPIES = (
     Copy(
@@ -110,6 +115,15 @@ COPIES = (
         "snapshots by `lurm snapshot`, and other backups of state folders",
         "when you delete them; a restored one loses the user before its worker is ready, and one older than "
         f"{BEHIND_S_MAX // 86_400} days is refused",
+    ),
+    Copy(
+        "other applications that have read the same events already",
+        "when `lurm erase` asks each of them, with its LURM_APP__ID; one that begins later, or is built anew, skips "
+        "what is erased here",
+    ),
+    Copy(
+        "other topics and files with the same events: mirrors, backups, an events topic recreated from one",
+        "when you delete the user there; whoever reads them counts the user again",
     ),
     Copy(
         "the topics of an application that `lurm repartition` moved from",
@@ -126,6 +140,7 @@ class Left(Struct, frozen=True):
     rows: Superseded
     embeddings: Superseded
     control: Control
+    erasures: Kept
     copies: tuple[Copy, ...] = COPIES
 
 
@@ -133,7 +148,8 @@ class Verified(Struct, frozen=True):
     """What is found of the life that was erased: nothing, if ``ok``; ``new_life``: events since.
 
     ``rows`` and ``embeddings`` by a reader of the topics, ``stores`` by the owners who read these again: null when one
-    of them ended before it could say.
+    of them ended before it could say. ``outlives``: the erasures topic says of every partition what was erased, to
+    whoever reads the events from the first one on.
     """
 
     ok: bool
@@ -141,6 +157,7 @@ class Verified(Struct, frozen=True):
     embeddings: int
     new_life: bool
     stores: Removed | None
+    outlives: bool
 
 
 class Receipt(Struct, frozen=True):
@@ -158,42 +175,56 @@ class Receipt(Struct, frozen=True):
     format: int = FORMAT
 
 
-def make_receipt(
-    settings: Settings,
-    asked: Request,
-    said: tuple[Mapping[int, Answer], Mapping[int, Checked]],
-    progress: Progress,
-    *,
-    with_events: bool,
-) -> Receipt:
-    """Read everything again, and say what was done and what is left; ``said`` by the owners."""
-    user, answers = asked.user.encode(), said[0]
+@dataclass(frozen=True, slots=True)
+class _Expiry:
+    """When records of each topic go: after which time, or when compacted at the latest; negative: never."""
 
-    def records(topic: str, is_users: Callable[[Any], bool]) -> list[Any]:
-        return [record for batch in read_topic(settings, topic, progress) for record in batch if is_users(record)]
+    topic: str
+    retention_ms: int
+    lag_ms: int
 
-    rows = records(settings.changelog_topic, lambda record: _is_row_of(user, record.key))
-    embeddings = records(settings.topics.embeddings, lambda record: record.key == user)
-    letters = records(settings.topics.dead_letters, lambda record: user == record.key or user == _user_in(record))
-    control = [record for batch in read_topic(settings, settings.control_topic, progress) for record in batch]
-    ends = {number: answer.erased_below for number, answer in answers.items()}
-    events = None
-    if with_events:
-        events = records(
-            settings.topics.events,
-            lambda record: record.key == user and record.offset < ends.get(record.partition, 0),
-        )
-    partitions = [_partition(number, answers[number], rows) for number in sorted(answers)]
+
+def make_receipts(
+    settings: Settings, asked: Asked, said: Said, progress: Progress, *, with_events: bool
+) -> Iterator[Receipt]:
+    """Read everything again, and say what was done and what is left; nothing of erasures that are not finished."""
+    evidence = gather(settings, asked, said, progress, with_events=with_events)
+    expiry = {name: _expiry(settings, topic) for name, topic in _topics(settings).items()}
+    unanswered = said.unanswered(asked)
+    for number in asked.users:
+        if number not in unanswered:
+            yield _receipt(asked, number, said, evidence, expiry)
+
+
+def _topics(settings: Settings) -> dict[str, str]:
+    return {
+        "rows": settings.changelog_topic,
+        "embeddings": settings.topics.embeddings,
+        "dead_letters": settings.topics.dead_letters,
+        "events": settings.topics.events,
+        "control": settings.control_topic,
+        "erasures": settings.erasures_topic,
+    }
+
+
+def _expiry(settings: Settings, topic: str) -> _Expiry:
+    found = configs(settings, topic)
+    return _Expiry(topic, int(found.get("retention.ms", -1)), int(found.get("max.compaction.lag.ms", 2**63 - 1)))
+
+
+def _receipt(asked: Asked, number: str, said: Said, evidence: Evidence, expiry: Mapping[str, _Expiry]) -> Receipt:
+    answers, user = said.answers[number], asked.users[number].encode()
+    rows = evidence.rows.get(user, [])
     return Receipt(
-        id=asked.id,
-        user_id=asked.user,
+        id=number,
+        user_id=asked.users[number],
         requested_at=_utc(asked.requested_at_ms),
         finished_at=_utc(max(answer.erased_at_ms for answer in answers.values())),
         removed=_sum(answers.values()),
-        partitions=partitions,
-        earlier=_earlier(asked, control, rows),
-        left=_left(settings, asked, (rows, embeddings, letters, events, control)),
-        verified=_verify(said, rows, embeddings),
+        partitions=[_partition(at, answers[at], rows) for at in sorted(answers)],
+        earlier=_earlier(number, user, evidence),
+        left=_left(user, evidence, expiry),
+        verified=_verify(user, answers, said.checks.get(number, {}), evidence),
     )
 
 
@@ -201,30 +232,11 @@ def _sum(found: Collection[Answer] | Collection[Checked]) -> Removed:
     return Removed(*(sum(getattr(each, name) for each in found) for name in Removed.__struct_fields__))
 
 
-def _is_row_of(user: bytes, key: bytes) -> bool:
-    return is_row_key(key) and user_of(key) == user
-
-
-class _Event(Struct):
-    user_id: str
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-
-
-def _user_in(record: Any) -> bytes | None:
-    """Whom a dead letter is about, if that can be read: its key need not be the user."""
-    try:
-        return _decode_event(record.value or b"").user_id.encode()
-    except (*UNREADABLE, UnicodeEncodeError):
-        return None
-
-
-def _partition(number: int, answer: Answer, rows: Iterable[Any]) -> PartitionReceipt:
+def _partition(number: int, answer: Answer, rows: Iterable[Seen]) -> PartitionReceipt:
     tombstones = [
-        record.offset
-        for record in rows
-        if record.partition == number and record.value is None and record.offset > answer.changelog_after
+        row.offset
+        for row in rows
+        if row.partition == number and row.is_tombstone and row.offset > answer.changelog_after
     ][: answer.rows]
     return PartitionReceipt(
         partition=number,
@@ -238,45 +250,38 @@ def _partition(number: int, answer: Answer, rows: Iterable[Any]) -> PartitionRec
     )
 
 
-def _earlier(asked: Request, control: Iterable[Any], rows: Iterable[Any]) -> list[Earlier]:
+def _earlier(number: str, user: bytes, evidence: Evidence) -> list[Earlier]:
     """Former erasures of the user, in order of time; one that a worker finished too late for its command, too."""
-    requested_at_ms: dict[str, int] = {}
-    answers: dict[str, dict[int, Answer]] = defaultdict(dict)
-    for record in control:
-        said = decode(record.value)
-        if isinstance(said, Marker) and said.user == asked.user and said.id != asked.id:
-            requested_at_ms[said.id] = said.requested_at_ms
-        elif isinstance(said, Answer):
-            answers[said.id][record.partition] = said
+    requested_at_ms = {each.id: each.requested_at_ms for _, each in evidence.markers.get(user, []) if each.id != number}
+    rows, answers = evidence.rows.get(user, []), evidence.answers
     return [
-        Earlier(number, _utc(ms), [_partition(at, answer, rows) for at, answer in sorted(answers[number].items())])
-        for number, ms in sorted(requested_at_ms.items(), key=lambda item: item[1])
+        Earlier(former, _utc(ms), [_partition(at, answer, rows) for at, answer in sorted(answers[former].items())])
+        for former, ms in sorted(requested_at_ms.items(), key=lambda item: item[1])
     ]
 
 
-def _left(settings: Settings, asked: Request, found: tuple[Any, ...]) -> Left:
-    rows, embeddings, letters, events, control = found
-    topics = settings.topics
-    retention_ms = {name: _retention_ms(settings, name) for name in (topics.dead_letters, topics.events)}
+def _left(user: bytes, evidence: Evidence, expiry: Mapping[str, _Expiry]) -> Left:
+    letters, events = evidence.letters.get(user, []), evidence.events
     return Left(
         dead_letters=[
             DeadLetter(
                 each.partition,
                 each.offset,
-                dict(each.headers).get(PREFIX + "reason", b"").decode() or None,
-                _expires_at(each.timestamp, retention_ms[topics.dead_letters]),
+                each.reason,
+                _expires_at(each.timestamp, expiry["dead_letters"].retention_ms),
             )
             for each in letters
         ],
-        events=None if events is None else _events(events, retention_ms[topics.events]),
-        rows=_superseded(settings, settings.changelog_topic, rows),
-        embeddings=_superseded(settings, topics.embeddings, embeddings),
-        control=_control(settings, asked, control),
+        events=None if events is None else _events(events.get(user, []), expiry["events"].retention_ms),
+        rows=_superseded(expiry["rows"], evidence.rows.get(user, [])),
+        embeddings=_superseded(expiry["embeddings"], evidence.embeddings.get(user, [])),
+        control=_control(expiry["control"], [at_ms for at_ms, _ in evidence.markers.get(user, [])]),
+        erasures=Kept(expiry["erasures"].topic, sum(owner == user for owner, _ in evidence.kept)),
     )
 
 
-def _events(records: Iterable[Any], retention_ms: int) -> list[Events]:
-    by_partition: dict[int, list[Any]] = defaultdict(list)
+def _events(records: Iterable[Seen], retention_ms: int) -> list[Events]:
+    by_partition: dict[int, list[Seen]] = defaultdict(list)
     for record in records:
         by_partition[record.partition].append(record)
     return [
@@ -291,65 +296,50 @@ def _events(records: Iterable[Any], retention_ms: int) -> list[Events]:
     ]
 
 
-def _superseded(settings: Settings, topic: str, records: Iterable[Any]) -> Superseded:
+def _superseded(expiry: _Expiry, records: Iterable[Seen]) -> Superseded:
     """Values of the user that stand before a tombstone of the same key."""
     waiting: dict[tuple[int, bytes], int] = defaultdict(int)
     n_void, newest_ms = 0, None
     for record in records:
         place = (record.partition, record.key)
-        if record.value is not None:
+        if not record.is_tombstone:
             waiting[place] += 1
         elif waiting[place]:
             n_void += waiting.pop(place)
             newest_ms = record.timestamp
-    lag_ms = int(configs(settings, topic).get("max.compaction.lag.ms", 2**63 - 1))
-    by = None if newest_ms is None else _expires_at(newest_ms, lag_ms)
+    by = None if newest_ms is None else _expires_at(newest_ms, expiry.lag_ms)
     bounded = "the broker compacts them at the latest from then on, once something more is written to the partition"
-    unbounded = f"the broker compacts them when it sees fit: set max.compaction.lag.ms on {topic} to bound it"
-    return Superseded(topic, n_void, by, "" if not n_void else bounded if by else unbounded)
+    unbounded = f"the broker compacts them when it sees fit: set max.compaction.lag.ms on {expiry.topic} to bound it"
+    return Superseded(expiry.topic, n_void, by, "" if not n_void else bounded if by else unbounded)
 
 
-def _control(settings: Settings, asked: Request, control: Iterable[Any]) -> Control:
-    retention_ms = _retention_ms(settings, settings.control_topic)
-    own = [
-        record.timestamp
-        for record in control
-        if isinstance(said := decode(record.value), Marker) and said.user == asked.user
-    ]
-    return Control(settings.control_topic, len(own), _expires_at(max(own), retention_ms) if own else None)
+def _control(expiry: _Expiry, markers_ms: list[int]) -> Control:
+    newest = _expires_at(max(markers_ms), expiry.retention_ms) if markers_ms else None
+    return Control(expiry.topic, len(markers_ms), newest)
 
 
-def _verify(
-    said: tuple[Mapping[int, Answer], Mapping[int, Checked]], rows: Iterable[Any], embeddings: Iterable[Any]
-) -> Verified:
+def _verify(user: bytes, answers: Mapping[int, Answer], checks: Mapping[int, Checked], evidence: Evidence) -> Verified:
     """What is newest per key in each topic, measured against the end of the erased life."""
-    answers, checks = said
-    decode_embedding = Foreign().decode
     stores = _sum(checks.values()) if checks.keys() == answers.keys() else None
     limits = {number: seq_of(answer.epoch, answer.erased_below) for number, answer in answers.items()}
-    newest_rows = {(record.partition, record.key): record.value for record in rows}
-    newest_embeddings = {
-        record.partition: change for record in embeddings if (change := decode_embedding(record)) is not None
-    }
-    row_seqs = [
-        (number, int(decode_header([value])[0][0])) for (number, _), value in newest_rows.items() if value is not None
+    newest_rows = {(row.partition, row.key): row for row in evidence.rows.get(user, [])}
+    # A foreign record neither shows a user nor hides one.
+    ours = (each for each in evidence.embeddings.get(user, []) if each.is_tombstone or each.seq is not None)
+    newest_embeddings = {each.partition: each for each in ours}
+    both = [
+        [(each.partition, each.seq) for each in found if each.seq is not None]
+        for found in (newest_rows.values(), newest_embeddings.values())
     ]
-    embedding_seqs = [(number, each.seq) for number, each in newest_embeddings.items() if isinstance(each, Embedding)]
-    n_rows, n_embeddings = (
-        sum(seq < limits.get(number, 2**63) for number, seq in found) for found in (row_seqs, embedding_seqs)
-    )
+    n_rows, n_embeddings = (sum(seq < limits.get(number, 2**63) for number, seq in found) for found in both)
     n_old = n_rows + n_embeddings
     ok = n_old == 0 and not any(each.rows or each.marks or each.caches for each in checks.values())
-    return Verified(ok, n_rows, n_embeddings, len(row_seqs) + len(embedding_seqs) > n_old, stores)
-
-
-def _retention_ms(settings: Settings, topic: str) -> int:
-    return int(configs(settings, topic).get("retention.ms", -1))
+    outlives = all(evidence.kept.get((user, at), -1) >= answer.erased_below for at, answer in answers.items())
+    return Verified(ok, n_rows, n_embeddings, sum(map(len, both)) > n_old, stores, outlives)
 
 
 def _expires_at(timestamp_ms: int, after_ms: int) -> str | None:
-    """When a record is due to go; null for never."""
-    if after_ms < 0:
+    """When a record is due to go; null for never, and for one that does not say when it came."""
+    if after_ms < 0 or timestamp_ms < 0:
         return None
     try:
         return _utc(timestamp_ms + after_ms)

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,15 @@ from kafka.partitioner.default import murmur2
 from state.options import StoreOptions, StoreResources
 from state.record import Ledger, PartitionRecord, decode_record, encode_record
 from state.row_copy import RowCopy
-from state.rows import RECORD_KEY, is_row_key, seq_of, sum_values, user_of
+from state.rows import RECORD_KEY, is_row_key, sum_values, user_of
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.failpoints import passing
 from stream.kafka.connection import admin, broker_errors, client_arguments
 from stream.kafka.source import Position, n_lost, read_source
-from stream.kafka.topics import check, create_missing, end_offsets, n_partitions, offset_ranges
+from stream.kafka.topics import check, create_missing, n_partitions, offset_ranges
+from stream.operations.past_erasures import erased_users, waiting_erasures
 from stream.operations.replay import Progress, read_topic
-from stream.records.erasure import Answer, Marker, decode
+from stream.partition.erased import ErasedUsers
 from stream.settings import Settings, validated
 
 # In place of the interest space: a worker refuses to count on top of it.
@@ -49,13 +50,15 @@ _AS_THEY_CAME: Mapping[str, Any] = {"compression_type": "gzip", "max_request_siz
 class Copy:
     """The newest committed state of an application: the rows on disk, the partition records in memory.
 
-    ``unerased``: users whose erasure waits for workers that cannot run, since partitions were added.
+    ``unerased``: users whose erasure waits for workers that cannot run, since partitions were added. ``erased``: whose
+    events the old workers would skip, by partition.
     """
 
     rows: RowCopy
     records: Mapping[int, PartitionRecord]
     n_partitions: int
     unerased: Sequence[str] = ()
+    erased: Mapping[int, ErasedUsers] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Ledger:
@@ -132,11 +135,11 @@ def read_old(settings: Settings, progress: Progress | None = None) -> Iterator[C
                 f"events wait in the old topic, and would be lost: events={waiting} topic={settings.topics.events}; "
                 "stop the producers and let the workers finish"
             )
-        unerased = _waiting_erasures(settings)
+        unerased = waiting_erasures(settings)
         if unerased and not were_added:
             raise LurmError(f"erasures wait: markers={unerased.total()}; let the workers finish")
         _bring_home(state, len(offsets))
-        yield replace(state, unerased=sorted(unerased))
+        yield replace(state, unerased=sorted(unerased), erased=erased_users(settings, state.records, offsets))
 
 
 def write_new(new: Settings, state: Copy, progress: Progress | None = None) -> Placed:
@@ -173,7 +176,7 @@ def send_on(settings: Settings, new: Settings, state: Copy, progress: Progress |
     topic, n_before, n = new.topics.events, _n_records(new, new.topics.events), 0
     with broker_errors(new.kafka), closing(_producer(new, **_AS_THEY_CAME)) as producer:
         for batch in read_topic(settings, settings.topics.events, progress, _applied(settings, state)):
-            waiting = [each for each in batch if not _is_erased(each, state.records)]
+            waiting = state.erased[batch[0].partition].still_counted(batch) if batch else batch
             if waiting and n_before:
                 raise LurmError(
                     f"events wait in the old topic, and the new one holds some already: topic={topic} "
@@ -229,15 +232,6 @@ def _applied(settings: Settings, state: Copy) -> dict[int, int]:
     """The first offset of the old events topic that was not counted, by partition."""
     source = read_source(settings)
     return {number: source.continued(record, number).next_offset for number, record in state.records.items()}
-
-
-def _is_erased(event: Any, records: Mapping[int, PartitionRecord]) -> bool:
-    """Whether a worker would skip this event, for its user was erased after it was sent."""
-    record = records.get(event.partition)
-    if record is None or not record.erasing or event.key is None:
-        return False
-    below = record.erasing.get(event.key.decode(errors="replace"), 0)
-    return seq_of(record.epoch, event.offset) < below
 
 
 def _n_records(settings: Settings, topic: str) -> int:
@@ -303,21 +297,6 @@ def _group(settings: Settings) -> Mapping[str, Any]:
             if time.monotonic() > deadline:
                 raise
         time.sleep(_PAUSE_S)
-
-
-def _waiting_erasures(settings: Settings) -> Counter[str]:
-    """How many markers wait for their answer, by user."""
-    if not end_offsets(settings, settings.control_topic):
-        return Counter()
-    waiting: dict[tuple[int, str], str] = {}
-    for batch in read_topic(settings, settings.control_topic):
-        for record in batch:
-            said = decode(record.value)
-            if isinstance(said, Marker):
-                waiting[record.partition, said.id] = said.user
-            elif isinstance(said, Answer):
-                waiting.pop((record.partition, said.id), None)
-    return Counter(waiting.values())
 
 
 def _refuse_loss(settings: Settings, applied: Mapping[int, int], offsets: Mapping[int, tuple[int, int]]) -> None:

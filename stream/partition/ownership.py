@@ -20,8 +20,10 @@ from state.rows import RECORD_KEY
 from state.store import BagStore, is_of_another, is_recent, remove_if_behind
 from stream.errors import SourceLost
 from stream.kafka.hanging import last_hidden_keys
+from stream.kafka.source import Source
 from stream.kafka.transactions import TransactionalProducer
 from stream.kafka.watermark import Newest, newest_records
+from stream.partition.erased import continued, read_erased
 from stream.partition.partition import Partition, Pipeline
 from stream.settings import EMBEDDINGS_SUFFIX, Kafka
 
@@ -131,6 +133,7 @@ class Ownership:
             # Whoever holds no partition would wait for ever for one of a topic that is gone.
             source.refuse_successor(self._source_id)
             self._source_id = source.topic_id
+            await self._learn_erasures(source)
             partitions = list(self.partitions.values()) if is_current() else []
             some_begin = any(source.begins(partition.store.record) for partition in partitions)
             first = await self.shared.first_offsets() if some_begin else {}
@@ -219,7 +222,7 @@ class Ownership:
         and erasures of them hold one by one.
         """
         names = self.shared.names
-        topics = (names.changelog, names.dead_letters, names.control, names.embeddings)
+        topics = (names.changelog, names.dead_letters, names.control, names.erasures, names.embeddings)
         wanted = [TopicPartition(topic, number) for topic in topics for number in producers]
         hidden = await last_hidden_keys(self._kafka, wanted) if wanted else {}
         for number, (rows, embeddings) in producers.items():
@@ -235,6 +238,21 @@ class Ownership:
                 await rows.end_hanging([topic for topic in found if topic != names.embeddings], commit=is_whole)
             if names.embeddings in found:
                 await embeddings.end_hanging([names.embeddings], commit=True)
+
+    async def _learn_erasures(self, source: Source) -> None:
+        """Know, before its first event is counted, whose events each new partition skips."""
+        names = self.shared.names
+        new = {
+            number: (continued(source, partition.store.record, number), partition.next_offset)
+            for number, partition in self.partitions.items()
+            if partition.erased.source != source.name
+        }
+        if new:
+            n_bad = await read_erased(self._kafka, (names.events, names.erasures), new)
+            self.shared.metrics.refused_control.inc(n_bad)
+        for number, (erased, _) in new.items():
+            if number in self.partitions:
+                self.partitions[number].erased = erased
 
     async def _open_stores(self, numbers: Iterable[int], changelog_id: str, newest: Mapping[int, Newest]) -> None:
         """Open these, unless they are given up meanwhile.

@@ -24,9 +24,10 @@ from stream.failpoints import passing
 from stream.kafka.source import Source
 from stream.kafka.transactions import SourceOffset, Writer
 from stream.metrics import WorkerMetrics
+from stream.partition.erased import ErasedUsers
+from stream.partition.erasing import Asked, Deed, Doomed, checked, doom, erased_end
 from stream.partition.ingest import update_rows
 from stream.records.dead_letters import dead_letters
-from stream.records.erasure import Answer, Checked, Marker, encode, erased_end, still_counted
 from stream.records.events import EventDecoder, Rejection, SourceRecord
 from stream.records.outgoing import Outgoing
 
@@ -49,6 +50,7 @@ class Names:
     dead_letters: str
     embeddings: str
     control: str
+    erasures: str
     group: str
 
 
@@ -78,6 +80,7 @@ class Partition:
         self.producers = (changelog, embeddings)
         self.encoding = asyncio.Lock()
         self.walk: Walk | None = None
+        self.erased = ErasedUsers("")
         self.newest_applied_ms = 0
         self.began_epoch = False
         self._output: Output | None = None
@@ -100,6 +103,8 @@ class Partition:
                 return
             self.store.marks.sort()
             self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
+            for user, end in self.record.still_erasing().items():
+                self.erased.erase(user.encode(), end, self.record.next_offset)
             after = source.continued(self.record, self.number)
             if source.begins(self.store.record):
                 after = msgspec.structs.replace(after, next_offset=first_offset)
@@ -168,7 +173,7 @@ class Partition:
         shared, record = self._shared, self.record
         # The contiguity check makes this empty; were it ever wrong, nothing would be counted twice.
         fresh = [source for source in records if source.offset >= record.next_offset]
-        counted = still_counted(fresh, record)
+        counted = self.erased.still_counted(fresh)
         with shared.metrics.timed("decode"):
             batch = shared.decoder.decode(counted, shared.now_ms())
         passing("batch.decoded")
@@ -176,6 +181,7 @@ class Partition:
             update = update_rows(batch, record.epoch, self.store)
         passing("batch.merged")
         ledger = Ledger(len(records), len(batch), len(records) - len(counted), len(batch.rejected))
+        self.erased.forget_passed(max(next_offset, record.next_offset))
         after = self._next_record(next_offset=max(next_offset, record.next_offset), ledger=record.ledger + ledger)
         rows = list(zip(update.keys, update.values, strict=True))
         source = SourceOffset(shared.names.events, self.number, after.next_offset, shared.names.group)
@@ -201,58 +207,53 @@ class Partition:
                     self._shared.metrics.rolled_up.inc(sum(value is None for _, value in writes))
             users = users[users.index(found[-1]) + 1 :] if found else []
 
-    async def erase(self, marker: Marker, control_offset: int, is_owned: Callable[[], bool]) -> bool:
-        """Forget a user; False when the partition was given up before its turn came.
+    async def erase(self, asked: Sequence[Asked], is_owned: Callable[[], bool]) -> bool:
+        """Forget users; False when the partition was given up before the turn of all came.
 
-        No encode is in flight meanwhile, so none can publish afterwards. The embedding's tombstone goes first: a crash
-        before the rows' own repeats it, one after them has nothing left to do.
+        No encode is in flight meanwhile, so none can publish afterwards. The embeddings' tombstones go first: a crash
+        before the rows' own repeats them, one after them has nothing left to do.
         """
-        async with self.encoding, self._order:
-            if not is_owned():
-                return False
-            passing("erase.started")
-            await self._erase(marker, control_offset)
-            return True
+        while asked:
+            async with self.encoding, self._order:
+                if not is_owned():
+                    return False
+                passing("erase.started")
+                asked = asked[await self._erase(asked) :]
+        return True
 
-    async def _erase(self, marker: Marker, control_offset: int) -> None:
-        shared, record, user = self._shared, self.record, marker.user.encode()
-        held, marks = self.store.view().held(user), int(user in self.store.marks)
-        embedding_offset = None
-        if marker.embedded or marks or any(held):
-            embedding_offset = await self._erase_embedding(user)
-        erased_below = erased_end(marker, record)
-        after = self._next_record(control_offset=control_offset).erasing_below(marker.user, erased_below)
-        answer = Answer(
-            id=marker.id,
-            epoch=record.epoch,
-            applied_below=record.next_offset,
-            erased_below=erased_below,
-            rows=len(held.rows),
-            marks=marks,
-            caches=held.caches,
-            changelog_after=self.store.changelog_offset,
-            embedding_offset=embedding_offset,
-            erased_at_ms=shared.now_ms(),
-        )
-        rows = [(key, None) for key in held.rows]
-        answers = {shared.names.control: [Outgoing(marker.id.encode(), encode(answer))]}
-        control = SourceOffset(shared.names.control, self.number, control_offset, shared.names.group)
-        offset = await self._commit("erase", rows, after, answers, control)
-        self.store.apply(Changes(rows, after, offset, erased=[user]))
+    async def _erase(self, asked: Sequence[Asked]) -> int:
+        """Forget the first of these users together; how many."""
+        shared, record, names = self._shared, self.record, self._shared.names
+        doomed = doom(self.store, asked)
+        tombstones = await self._erase_embeddings(doomed)
+        deed = Deed(record, self.store.changelog_offset, tombstones, shared.now_ms())
+        ends = [self.erased.erase(each.user, erased_end(each.marker, record), record.next_offset) for each in doomed]
+        both = list(zip(doomed, ends, strict=True))
+        others = {
+            names.control: [deed.answer(each, end) for each, end in both],
+            names.erasures: [deed.erasure(each.user, end, self.erased.source, names.group) for each, end in both],
+        }
+        control_offset = asked[len(doomed) - 1].next_offset
+        control = SourceOffset(names.control, self.number, control_offset, names.group)
+        rows = [(key, None) for each in doomed for key in each.rows]
+        after = self._next_record(control_offset=control_offset)
+        offset = await self._commit("erase", rows, after, others, control)
+        self.store.apply(Changes(rows, after, offset, erased=[each.user for each in doomed]))
         passing("erase.applied")
-        await self._check_erased(marker.id, user)
-        shared.metrics.erasures.inc()
+        # The lock is still held, so nothing can have come.
+        said = {names.control: checked(self.store, doomed)}
+        await self._changelog.transact("check", said, shared.now_ms())
+        shared.metrics.erasures.inc(len(doomed))
+        return len(doomed)
 
-    async def _check_erased(self, number: str, user: bytes) -> None:
-        """Read again what there is of a user who was erased: the lock is still held, so nothing can have come."""
-        held, marks = self.store.view().held(user), int(user in self.store.marks)
-        said = Outgoing(number.encode(), encode(Checked(number, len(held.rows), marks, held.caches)))
-        await self._changelog.transact("check", {self._shared.names.control: [said]}, self._shared.now_ms())
-
-    async def _erase_embedding(self, user: bytes) -> int:
-        topic = self._shared.names.embeddings
-        tombstone = {topic: [Outgoing(user, None)]}
-        return (await self._embeddings.transact("erase_embedding", tombstone, self._shared.now_ms()))[topic]
+    async def _erase_embeddings(self, doomed: Sequence[Doomed]) -> dict[bytes, int]:
+        """Where each user's tombstone stands, of those whose embedding may be shown."""
+        topic, users = self._shared.names.embeddings, list({each.user: None for each in doomed if each.is_shown})
+        if not users:
+            return {}
+        tombstones = {topic: [Outgoing(user, None) for user in users]}
+        last = (await self._embeddings.transact("erase_embedding", tombstones, self._shared.now_ms()))[topic]
+        return dict(zip(users, range(last - len(users) + 1, last + 1), strict=True))
 
     async def publish(self, embeddings: Sequence[Outgoing]) -> None:
         """Write embeddings; when this returns, the broker has acknowledged them."""
@@ -278,7 +279,7 @@ class Partition:
     def _next_record(self, **changes: object) -> PartitionRecord:
         record, oldest = self.record, self.store.marks.oldest
         published = seq_of(record.epoch, record.next_offset) if oldest is None else oldest.first_seq
-        after = msgspec.structs.replace(record, published=published, **changes).without_passed()
+        after = msgspec.structs.replace(record, published=published, **self.erased.noted(), **changes).without_passed()
         return after if self._output is None else after.publishing(self._output, self.walk)
 
     async def _commit_and_apply(self, cause: str, rows: Sequence[Write]) -> None:

@@ -44,6 +44,7 @@ def pipeline(
             dead_letters=topics.dead_letters,
             embeddings=topics.embeddings,
             control=settings.control_topic,
+            erasures=settings.erasures_topic,
             group=settings.app.id,
         ),
         source=around.source,

@@ -27,7 +27,7 @@ _USERS: Final = [user for user in (f"user-{number}" for number in range(N_USERS)
 def ask(settings: Settings, pick: random.Random) -> bool:
     """Ask for the erasure of somebody; whether all markers were written."""
     try:
-        request(settings, pick.choice(_USERS))
+        request(settings, [pick.choice(_USERS)])
     except LurmError:
         # The broker was only just started again; what was written of the markers is answered all the same.
         return False

@@ -1,4 +1,7 @@
-"""Reads the control partitions of the partitions this worker owns, and hands each marker to its partition.
+"""Reads the control partitions of the partitions this worker owns, and hands the markers to their partition.
+
+Beside them it follows the erasures topic, where other applications of the same events say whom they erased. What is no
+record of ours, or is larger than one, is counted and left; an end behind the source's is the source's.
 
 A consumer of our own beside Faust's, by assignment and without a group: what it reads follows what is owned, whichever
 topics the group's other members know, and a control topic in trouble stops no event. Where reading resumes is what
@@ -10,10 +13,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream.kafka.connection import aiokafka_arguments, fetch_or_wait
+from stream.partition.erasing import Asked
 from stream.partition.ownership import Ownership
 from stream.partition.partition import Partition
 from stream.records.erasure import Marker, decode
@@ -49,20 +54,39 @@ class ControlReader:
         """
         consumer = await self._connect()
         try:
-            places = {
-                TopicPartition(partition.names.control, number): partition.record.control_offset
-                for number, partition in owned.items()
-            }
-            consumer.assign(list(places))
+            places: dict[TopicPartition, int] = {}
+            for number, partition in owned.items():
+                places[TopicPartition(partition.names.control, number)] = partition.record.control_offset
+                places[TopicPartition(partition.names.erasures, number)] = partition.erased.next_offset
+            sources = [TopicPartition(partition.names.events, number) for number, partition in owned.items()]
+            consumer.assign([*places, *sources])
+            # Only asked for their ends.
+            consumer.pause(*sources)
             for tp, offset in places.items():
                 consumer.seek(tp, offset)
             while self._owned() == owned:
-                for tp, records in (await fetch_or_wait(consumer, "erasures")).items():
-                    if not await self._erase(owned[tp.partition], records):
-                        # It went to another worker, or is about to: whoever owns it reads the marker again.
-                        return
+                if not await self._take(owned, consumer, await fetch_or_wait(consumer, "erasures")):
+                    return
         finally:
             await consumer.stop()
+
+    async def _take(self, owned: Mapping[int, Partition], consumer: Any, found: Mapping[Any, Sequence[Any]]) -> bool:
+        """Do what was fetched says; False when all must be read again, perhaps by whoever owns it then."""
+        sources = [TopicPartition(owned[tp.partition].names.events, tp.partition) for tp in found]
+        try:
+            # Asked after what was fetched was written: an end behind these cannot be.
+            ends = await consumer.end_offsets(sources) if sources else {}
+        except KafkaError as error:
+            logger.warning("erasures cannot be done yet: %s", error)
+            await asyncio.sleep(_PAUSE_S)
+            return False
+        for (tp, records), source in zip(found.items(), sources, strict=True):
+            partition = owned[tp.partition]
+            if tp.topic == partition.names.erasures:
+                self._refused(partition, tp.topic, partition.erased.learn(records, partition.next_offset, ends[source]))
+            elif not await self._erase(partition, records, ends[source]):
+                return False
+        return True
 
     async def _connect(self) -> AIOKafkaConsumer:
         while True:
@@ -78,20 +102,24 @@ class ControlReader:
             else:
                 return consumer
 
-    async def _erase(self, partition: Partition, records: Sequence[Any]) -> bool:
+    async def _erase(self, partition: Partition, records: Sequence[Any], source_end: int) -> bool:
         """Apply the markers among these; False when the partition was given up before all were."""
 
         def is_owned() -> bool:
             return self._owned().get(partition.number) is partition
 
+        asked, n_bad = [], 0
         for record in records:
             said = decode(record.value)
-            if said is None:
-                logger.warning("not a control record: partition=%d offset=%d", partition.number, record.offset)
-                continue
-            # A stop cancels who reads, not what has begun: its transaction would stay open for the batches behind it.
-            if isinstance(said, Marker) and not await asyncio.shield(
-                partition.erase(said, record.offset + 1, is_owned)
-            ):
-                return False
-        return True
+            n_bad += said is None
+            if isinstance(said, Marker):
+                end = min(said.end_offset, source_end)
+                asked.append(Asked(msgspec.structs.replace(said, end_offset=end), record.offset + 1))
+        self._refused(partition, partition.names.control, n_bad)
+        # A stop cancels who reads, not what has begun: its transaction would stay open for the batches behind it.
+        return await asyncio.shield(partition.erase(asked, is_owned))
+
+    def _refused(self, partition: Partition, topic: str, n: int) -> None:
+        if n:
+            logger.warning("not records of ours: n=%d topic=%s partition=%d", n, topic, partition.number)
+            self._ownership.shared.metrics.refused_control.inc(n)

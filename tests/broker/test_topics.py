@@ -34,7 +34,7 @@ def _configs(settings: Settings, name: str) -> dict[str, str]:
 def test_missing_topics_are_made_as_planned_and_only_once(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=3)
     names = [each.name for each in plan(settings)]
-    assert [problem.found for problem in check(settings)] == ["no such topic"] * 6
+    assert [problem.found for problem in check(settings)] == ["no such topic"] * 7
     assert sorted(create_missing(settings)) == sorted(names)
     assert create_missing(settings) == []
     assert check(settings) == []
@@ -49,7 +49,7 @@ def test_a_worker_makes_all_but_the_events_topic(make_settings: MakeSettings) ->
     settings = make_settings()
     with pytest.raises(ConfigInvalid, match=r"events topic does not exist.*`lurm topics create`"):
         ensure(settings)
-    assert len(check(settings)) == 6, "nothing was made beside a missing events topic"
+    assert len(check(settings)) == 7, "nothing was made beside a missing events topic"
     _make(settings, settings.topics.events, 2)
     ensure(settings)
     assert check(settings) == []
@@ -80,7 +80,7 @@ def test_a_wrong_number_of_partitions_says_what_to_do(make_settings: MakeSetting
     other = settings.model_copy(update={"topics": settings.topics.model_copy(update={"partitions": 3})})
     first = check(other)[0]
     assert (first.topic, first.found, first.wanted) == (settings.topics.events, "2 partitions", "3 partitions")
-    with pytest.raises(ConfigInvalid, match=r"found 2 partitions, wanted 3 .*LURM_TOPICS__PARTITIONS=2.*4 more"):
+    with pytest.raises(ConfigInvalid, match=r"found 2 partitions, wanted 3 .*LURM_TOPICS__PARTITIONS=2.*5 more"):
         ensure(other)
 
 
@@ -99,6 +99,7 @@ def test_a_wrong_number_of_partitions_says_what_to_do(make_settings: MakeSetting
         ("events", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
         ("dead_letters", {"cleanup_policy": "compact"}, "cleanup.policy=compact"),
         ("items", {"cleanup_policy": "delete"}, "cleanup.policy=delete"),
+        ("erasures", {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete"),
         ("dead_letters", {"max_message_bytes": "1048588"}, "max.message.bytes=1048588"),
     ],
 )
@@ -106,7 +107,8 @@ def test_a_topic_that_would_lose_data_is_refused(
     key: str, configs: dict[str, str], found: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings()
-    name = settings.changelog_topic if key == "changelog" else getattr(settings.topics, key)
+    own = {"changelog": settings.changelog_topic, "erasures": settings.erasures_topic}
+    name = own.get(key) or getattr(settings.topics, key)
     _make(settings, name, 2, **configs)
     create_missing(settings)
     problems = check(settings)
@@ -121,6 +123,16 @@ def test_an_items_topic_may_have_any_number_of_partitions(make_settings: MakeSet
     _make(settings, settings.topics.items, 5, cleanup_policy="compact")
     assert settings.topics.items not in create_missing(settings)
     assert check(settings) == []
+
+
+def test_an_erasures_topic_has_at_least_a_partition_for_each_of_the_events(make_settings: MakeSettings) -> None:
+    settings = make_settings(partitions=2)
+    _make(settings, settings.erasures_topic, 3, cleanup_policy="compact")
+    create_missing(settings)
+    assert check(settings) == []
+    more = settings.model_copy(update={"topics": settings.topics.model_copy(update={"partitions": 4})})
+    (found,) = [each for each in check(more) if each.topic == settings.erasures_topic]
+    assert "kafka-topics.sh --alter" in found.remedy
 
 
 def test_an_embeddings_topic_may_also_expire(make_settings: MakeSettings) -> None:

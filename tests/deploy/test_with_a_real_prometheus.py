@@ -18,7 +18,7 @@ from stream.kafka.lag import LagMetrics
 from stream.metrics import LABEL_VALUES, WorkerMetrics
 from stream.settings import Worker
 from stream.trial.embedded_broker import free_ports
-from tests.brokers import Broker
+from tests.brokers import Broker, producer
 from tests.conftest import KINDS
 from tests.deploy.kafka_tools import write_tools
 from tests.deploy.scene import RULES, Scene, scene
@@ -129,6 +129,15 @@ def test_every_series_that_is_served_stands_in_the_table_with_its_labels(running
 def test_events_that_are_none_and_items_that_are_new_are_told(running: Scene) -> None:
     for alert in MEANT_TO_FIRE:
         running.wait_firing(alert)
+
+
+def test_a_record_that_is_none_of_ours_in_the_control_topic_is_told(running: Scene) -> None:
+    running.worker.ready()
+    with producer(running.settings) as client:
+        client.send(running.settings.control_topic, b"{", partition=0)
+        client.flush()
+    running.wait_firing("LurmForeignControlRecords")
+    assert "not records of ours" in running.worker.output()
 
 
 def test_a_worker_with_another_model_mixes_them(running: Scene) -> None:

@@ -13,7 +13,7 @@ def test_an_encode_in_flight_does_not_outlive_an_erasure(one_settings: Settings,
     traffic, worker = Traffic(one_settings, seed=63), make_worker(one_settings)
     traffic.send_these(life("ann", 4))
     halted_at(worker, "encode.started")
-    asked = request(one_settings, "ann")
+    asked = request(one_settings, ["ann"])
     worker.signal(signal.SIGCONT)
     receipt = receipt_of(one_settings, asked)
     assert receipt.removed.rows == 4

@@ -12,7 +12,7 @@ def test_sigterm_during_an_erasure_finishes_it(one_settings: Settings, make_work
     traffic, worker = Traffic(one_settings, seed=67), make_worker(one_settings)
     traffic.send(200)
     traffic.send_these(life("ann", 4))
-    asked = request(one_settings, "ann")
+    asked = request(one_settings, ["ann"])
     halted_at(worker, "erase.sent")
     traffic.send(200)
     worker.signal(signal.SIGTERM)

@@ -31,7 +31,7 @@ def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownershi
     vectors = np.eye(2, dtype=np.float32)
     codebook = Codebook({}, vectors, np.ones(3, np.float32), {}, vectors)
     shared = Pipeline(
-        names=Names(*("events", "changelog", "dead-letters", "embeddings", "control", "app")),
+        names=Names(*("events", "changelog", "dead-letters", "embeddings", "control", "erasures", "app")),
         source=source,
         output=output,
         first_offsets=first_offsets,
