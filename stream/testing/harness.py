@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from uuid import uuid4
 
 from kafka.partitioner.default import murmur2
 
@@ -27,10 +28,14 @@ from stream.kafka.source import Source
 from stream.kafka.topics import MESSAGE_BYTES_MAX
 from stream.metrics import WorkerMetrics
 from stream.operations.bag_report import period_bags
+from stream.partition.erased import continued
+from stream.partition.erasing import Asked
 from stream.partition.partition import Partition, Pipeline
 from stream.partition.pipeline import Surroundings, pipeline
 from stream.partition.reencode import Reencoder
-from stream.records.embedding_record import Embedding, EmbeddingWriter, decode
+from stream.records.embedding_record import Embedding, EmbeddingWriter
+from stream.records.embedding_record import decode as decode_embedding
+from stream.records.erasure import Marker, decode, encode
 from stream.records.new_items import LearnedItems
 from stream.records.outgoing import Outgoing
 from stream.settings import Settings
@@ -58,6 +63,7 @@ class Harness:
         self.topics = Topics(now_ms)
         self.metrics = WorkerMetrics()
         self.partitions: dict[int, Partition] = {}
+        self.shared: Pipeline
         self.recovered = True
         self._now_ms = now_ms
         given = self.settings.state.dir
@@ -76,11 +82,6 @@ class Harness:
         self._runner.close()
         if self._temporary:
             shutil.rmtree(self._folder)
-
-    @property
-    def shared(self) -> Pipeline:
-        """What all partitions share."""
-        return self._shared
 
     def send(self, *events: Mapping[str, Any]) -> None:
         """Append events to the topic, each under its ``user_id`` where Kafka's default partitioner puts it, and apply.
@@ -113,12 +114,24 @@ class Harness:
         self._start()
         self.apply()
 
+    def erase(self, *user_ids: str) -> None:
+        """As `lurm erase`: forget these users, and every event sent so far; what they do later is a new life."""
+        for number, partition in self.partitions.items():
+            newest = {each.key: each.value for each in self.topics.read(partition.names.embeddings, number)}
+            for user in user_ids:
+                is_shown = newest.get(user.encode()) is not None
+                marker = Marker(uuid4().hex, user, self._end(number), is_shown, self._now_ms())
+                said = Outgoing(marker.id.encode(), encode(marker))
+                self.topics.append(partition.names.control, number, said, self._now_ms())
+        for partition in self.partitions.values():
+            self._run(self._erase(partition))
+
     def embedding(self, user_id: str) -> Embedding | None:
         """The user's newest published embedding; None if there is none, or the user was erased since."""
         found = None
         for record in self._committed(self.settings.topics.embeddings):
             if record.key == user_id.encode():
-                read = decode(record)
+                read = decode_embedding(record)
                 found = read if isinstance(read, Embedding) else None
         return found
 
@@ -161,7 +174,7 @@ class Harness:
 
         around = Surroundings(source, output, first_offsets, MESSAGE_BYTES_MAX, self._now_ms)
         items = LearnedItems(self.bundle.codebook)
-        self._shared = pipeline(self.settings, self.bundle, items, self.metrics, around)
+        self.shared = pipeline(self.settings, self.bundle, items, self.metrics, around)
         encoder = IncrementalEncoder(self.bundle, self.settings.model.device)
         encode = self.settings.encode
         writer = EmbeddingWriter(self.bundle.model_id, self.bundle.space_id, encode.dtype)
@@ -177,13 +190,17 @@ class Harness:
 
     async def _recover(self) -> None:
         """As an assignment does: open, replay what the disk lacks, say which source is read."""
-        source, output = await self._shared.source(), await self._shared.output()
+        source, output = await self.shared.source(), await self.shared.output()
         for number in range(self.settings.topics.partitions):
             store = self._replayed(number)
             names = (f"{self.settings.app.id}-{number}", f"{self.settings.app.id}-embeddings-{number}")
             rows, embeddings = (MemoryProducer(self.topics, name, number) for name in names)
-            self.partitions[number] = Partition(store, rows, embeddings, self._shared)
-            await self.partitions[number].activate(source, output, 0, lambda: True)
+            self.partitions[number] = partition = Partition(store, rows, embeddings, self.shared)
+            partition.erased = continued(source, store.record, number)
+            said = self.topics.read(self.settings.erasures_topic, number, partition.erased.next_offset)
+            partition.erased.learn(said, partition.next_offset, self._end(number))
+            await partition.activate(source, output, 0, lambda: True)
+            await self._erase(partition)
 
     def _replayed(self, number: int) -> BagStore:
         store = BagStore.open_fresh(self._folder / f"partition-{number}", self._resources, time.time())
@@ -195,6 +212,17 @@ class Harness:
         if missing:
             store.replay([(each.key or b"", each.value, each.timestamp) for each in missing], missing[-1].offset)
         return store
+
+    def _end(self, number: int) -> int:
+        return self.topics.end(self.settings.topics.events, number)
+
+    async def _erase(self, partition: Partition) -> None:
+        """What the control topic asks for and the partition has not done."""
+        waiting = self.topics.read(partition.names.control, partition.number, partition.record.control_offset)
+        asked = [
+            Asked(said, record.offset + 1) for record in waiting if isinstance(said := decode(record.value), Marker)
+        ]
+        await partition.erase(asked, lambda: True)
 
     async def _apply(self) -> None:
         for number, partition in self.partitions.items():
