@@ -80,13 +80,15 @@ class ControlReader:
             logger.warning("erasures cannot be done yet: %s", error)
             await asyncio.sleep(_PAUSE_S)
             return False
+        erasing = []
         for (tp, records), source in zip(found.items(), sources, strict=True):
             partition = owned[tp.partition]
             if tp.topic == partition.names.erasures:
                 self._refused(partition, tp.topic, partition.erased.learn(records, partition.next_offset, ends[source]))
-            elif not await self._erase(partition, records, ends[source]):
-                return False
-        return True
+            else:
+                erasing.append(self._erase(partition, records, ends[source]))
+        # Side by side: each waits for its own transactions.
+        return all(await asyncio.gather(*erasing))
 
     async def _connect(self) -> AIOKafkaConsumer:
         while True:

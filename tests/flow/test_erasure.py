@@ -158,7 +158,7 @@ steps = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, max_size=25), st.integers(0, 3))
 def test_no_event_below_an_erasure_counts_again_and_nothing_after_it_is_lost(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Any], epoch: int

@@ -33,7 +33,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(steps)
 def test_whatever_fails_exactly_what_was_sent_after_a_user_s_erasure_counts_in_every_application(
     steps: list[Any],
