@@ -9,6 +9,8 @@ from tests.worker.conftest import MakeSettingsOn, refusal
 from tests.workers import Traffic, check_exact, wait_applied
 
 N_PARTITIONS = 100
+# A busy machine takes a minute for a hundred databases and their producers.
+DEADLINE_S = 200.0
 
 
 def limited(settings: Settings, folder: Path, limit: str) -> WorkerProcess:
@@ -27,7 +29,7 @@ def wide(one_broker: Broker, settings_on: MakeSettingsOn) -> Settings:
 def test_a_worker_may_own_a_hundred_partitions_under_the_usual_limit(wide: Settings, tmp_path: Path) -> None:
     traffic = Traffic(wide, seed=10)
     with limited(wide, tmp_path, "-Sn 1024") as worker:
-        worker.ready()
+        worker.ready(DEADLINE_S)
         traffic.send(2_000)
         wait_applied(wide, worker)
         assert n_descriptors(worker) > 1_024
@@ -44,7 +46,7 @@ def test_a_limit_that_all_partitions_do_not_fit_into_is_refused_at_the_start(wid
 
 def test_databases_share_a_limit_that_is_too_low_for_what_was_set(wide: Settings, tmp_path: Path) -> None:
     with limited(wide, tmp_path, "-n 5000") as worker:
-        worker.ready()
+        worker.ready(DEADLINE_S)
         assert "open_files_max=25 state.open_files_max=512 topics.partitions=100 limit=5000" in worker.output()
         assert n_descriptors(worker) < 2_500
         assert worker.terminate() == 0, worker.output()
