@@ -16,7 +16,7 @@ from state.bags import Bags, concat
 from state.periods import Int64
 from state.rows import PAIR
 
-VERSION: Final = 4
+VERSION: Final = 5
 # Neither a day nor a period: the user has no cache, the scale has no such period.
 NONE: Final = int(np.iinfo(np.int64).min)
 _TAG_BYTES: Final = 8

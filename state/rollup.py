@@ -9,7 +9,7 @@ import numpy as np
 
 from state.history import Rows, before_window, periods_and_owners
 from state.periods import DAY, Int64, Scale
-from state.rows import encode_keys, encode_values
+from state.rows import Write, encode_keys, encode_values
 
 
 def users_to_roll_up(rows: Rows, scales: Sequence[Scale], n_users: int) -> Int64:
@@ -19,20 +19,25 @@ def users_to_roll_up(rows: Rows, scales: Sequence[Scale], n_users: int) -> Int64
     return np.unique(rows.user[before_window(rows, n_users)])
 
 
-def roll_up(users: Sequence[bytes], rows: Rows, scales: Sequence[Scale]) -> list[tuple[bytes, bytes | None]]:
-    """The rows to write (None: delete) so that no user has a day before the window. ``rows`` holds all their rows."""
+def roll_up(users: Sequence[bytes], rows: Rows, scales: Sequence[Scale], closed: Int64 | None = None) -> list[Write]:
+    """The rows to write (None: delete) so that no user has a day before the window. ``rows`` holds all their rows.
+
+    ``closed``: each user's last day that may go, int64[n_users]; later ones stay, wherever the window begins.
+    """
     old = before_window(rows, len(users))
+    if closed is not None:
+        old = old[rows.period[old] <= closed[rows.user[old]]]
     if len(scales) == 1 or not len(old):
         return []
     days = encode_keys(users, rows.user[old], rows.scale[old], rows.period[old])
-    writes: list[tuple[bytes, bytes | None]] = [(key, None) for key in days]
+    writes: list[Write] = [(key, None) for key in days]
     for scale in scales:
         if scale is not DAY:
             writes += _coarse_rows(users, rows, old, scale)
     return writes
 
 
-def _coarse_rows(users: Sequence[bytes], rows: Rows, old: Int64, scale: Scale) -> list[tuple[bytes, bytes | None]]:
+def _coarse_rows(users: Sequence[bytes], rows: Rows, old: Int64, scale: Scale) -> list[Write]:
     stored = np.flatnonzero(rows.scale == scale.code)
     source = np.concatenate([stored, old])
     periods, owner = periods_and_owners(rows, scale, source)

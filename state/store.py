@@ -50,7 +50,7 @@ class Changes:
     """What one committed transaction changed.
 
     ``rows`` and ``marks`` are (key, value), None deletes; ``changelog_offset`` is that of the last changelog record.
-    Of the ``erased`` users everything beside their rows goes too.
+    Of the ``erased`` users everything beside their rows goes too; of the ``uncached`` ones the hidden cache.
     """
 
     rows: Sequence[Write]
@@ -58,6 +58,7 @@ class Changes:
     changelog_offset: int
     marks: Sequence[Write] = field(default=())
     erased: Sequence[bytes] = field(default=())
+    uncached: Sequence[bytes] = field(default=())
 
 
 class BagStore:
@@ -153,8 +154,8 @@ class BagStore:
         batch.put(RECORD_KEY, encode_record(changes.record))
         self._put(batch, changes.marks, self._marks_cf)
         self.marks.forget(changes.erased)
-        for family in (self._marks_cf, self._caches_cf):
-            self._put(batch, [(user, None) for user in changes.erased], family)
+        self._put(batch, [(user, None) for user in changes.erased], self._marks_cf)
+        self._put(batch, [(user, None) for user in (*changes.erased, *changes.uncached)], self._caches_cf)
         # Whoever writes the changelog is at its end: the wall clock dates the disk, no row depends on it.
         self._write_applied(batch, changes.changelog_offset, time.time())
         self.record = changes.record

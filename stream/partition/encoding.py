@@ -22,7 +22,8 @@ from state.view import StoreView
 class EncodedUsers:
     """One encoded batch. **Shapes**: vectors [n, M, H], seq and event_time_ms int64[n].
 
-    ``caches`` are to be stored once the embeddings are acknowledged; ``outcomes`` counts users by their stored cache:
+    ``to_roll_up``: who may have days before the window, and up to which day they may go. ``caches`` are to be stored
+    once the embeddings are acknowledged; ``outcomes`` counts users by their stored cache:
     hit, stale (another model's, or an older day changed) or miss. The ``refused`` have no vectors here.
     """
 
@@ -30,7 +31,7 @@ class EncodedUsers:
     vectors: NDArray[np.float32]
     seq: Int64
     event_time_ms: Int64
-    to_roll_up: list[bytes]
+    to_roll_up: Mapping[bytes, int]
     caches: Sequence[Write] = ()
     outcomes: Mapping[str, int] = field(default_factory=dict)
     refused: frozenset[bytes] = frozenset()
@@ -85,7 +86,8 @@ def encode_users(
     seq, event_time_ms = advanced.head["seq"].copy(), np.full(len(users), NONE)
     np.maximum.at(seq, rows.user, rows.seq)
     np.maximum.at(event_time_ms, rows.user, rows.event_time_ms)
-    to_roll_up = [users[i] for i in _to_roll_up(rows, caches, advanced, encoder).tolist()]
+    closed_day = advanced.closed_day.tolist()
+    to_roll_up = {users[i]: closed_day[i] for i in _to_roll_up(rows, caches, advanced, encoder).tolist()}
     writes = _writes(users, stored, caches, advanced)
     return EncodedUsers(list(users), vectors, seq, event_time_ms, to_roll_up, writes, outcomes)
 

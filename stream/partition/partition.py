@@ -13,6 +13,7 @@ from time import perf_counter
 from types import MappingProxyType
 
 import msgspec
+import numpy as np
 
 from state.periods import Scale
 from state.record import Ledger, PartitionRecord, encode_record
@@ -196,14 +197,20 @@ class Partition:
         if records:
             self.newest_applied_ms = records[-1].timestamp
 
-    async def roll_up(self, users: Sequence[bytes]) -> None:
-        """Move these users' days before their window into their coarse rows, as many users at once as rows allow."""
+    async def roll_up(self, closed: Mapping[bytes, int]) -> None:
+        """Move users' days before their window into their coarse rows, as many users at once as rows allow.
+
+        Only days up to the user's ``closed`` one, which the cache that is written next holds. The one that is stored
+        may lack some: it goes in the same WriteBatch, or a late event's new row would pass for the whole day (C5).
+        """
+        users = list(closed)
         while users:
             async with self._order:
                 found, stored = self.store.read_users(users, _ROLL_UP_ROWS)
-                writes = roll_up(found, stored, self._shared.scales)
+                last = np.array([closed[user] for user in found], np.int64)
+                writes = roll_up(found, stored, self._shared.scales, last)
                 if writes:
-                    await self._commit_and_apply("roll_up", writes)
+                    await self._commit_and_apply("roll_up", writes, uncached=found)
                     self._shared.metrics.rolled_up.inc(sum(value is None for _, value in writes))
             users = users[users.index(found[-1]) + 1 :] if found else []
 
@@ -282,10 +289,10 @@ class Partition:
         after = msgspec.structs.replace(record, published=published, **self.erased.noted(), **changes).without_passed()
         return after if self._output is None else after.publishing(self._output, self.walk)
 
-    async def _commit_and_apply(self, cause: str, rows: Sequence[Write]) -> None:
+    async def _commit_and_apply(self, cause: str, rows: Sequence[Write], uncached: Sequence[bytes] = ()) -> None:
         after = self._next_record()
         offset = await self._commit(cause, rows, after)
-        self.store.apply(Changes(rows, after, offset))
+        self.store.apply(Changes(rows, after, offset, uncached=uncached))
         passing(f"{cause}.applied")
 
     async def _commit(

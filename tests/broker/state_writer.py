@@ -60,7 +60,7 @@ class StateWriter:
             for partition in range(self.settings.topics.partitions):
                 own = [i for i, user in enumerate(users) if self.partition_of(user) == partition]
                 part = EncodedUsers(
-                    [users[i] for i in own], encoded.vectors[own], encoded.seq[own], encoded.event_time_ms[own], []
+                    [users[i] for i in own], encoded.vectors[own], encoded.seq[own], encoded.event_time_ms[own], {}
                 )
                 for record in writer.records(partition, part, 1) if own else []:
                     topic = self.settings.topics.embeddings
@@ -73,7 +73,7 @@ class StateWriter:
         seq, event_time_ms = np.zeros(n, np.int64), np.full(n, np.iinfo(np.int64).min)
         np.maximum.at(seq, rows.user, rows.seq)
         np.maximum.at(event_time_ms, rows.user, rows.event_time_ms)
-        return EncodedUsers(users, vectors, seq, event_time_ms, [])
+        return EncodedUsers(users, vectors, seq, event_time_ms, {})
 
     def _record(self, applied: int, rejected: int) -> PartitionRecord:
         names = ",".join(scale.name for scale in self.bundle.scales)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -117,9 +118,10 @@ class Partition:
             assert found.tolist() == wanted.tolist()
         self.outcomes.update(encoded.outcomes)
         self.published |= dict(zip(users, encoded.vectors, strict=True))
-        read, rows = self.store.read_users(encoded.to_roll_up)
-        if writes := roll_up(read, rows, self.encoder.scales):
-            self.store.apply(self.commit(writes))
+        read, rows = self.store.read_users(list(encoded.to_roll_up))
+        closed = np.array([encoded.to_roll_up[user] for user in read], np.int64)
+        if writes := roll_up(read, rows, self.encoder.scales, closed):
+            self.store.apply(replace(self.commit(writes), uncached=read))
         taken = [user for user in users if user in self.store.marks._taken]
         self.store.clear_marks(self.store.marks.publish(taken), encoded.caches)
         if not meanwhile:

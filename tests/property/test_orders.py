@@ -1,0 +1,191 @@
+"""Whatever order events, encodes, roll-ups, crashes and owners come in, each embedding is right when it is published.
+
+Every embedding is compared with the full encode of the user's plain events up to its ``seq`` the moment it is committed
+(`tests.one_partition`); at the end of a history everybody's newest is published, and every disk counts each event once.
+"""
+
+import gc
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from aiokafka.errors import ProducerFenced
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from lurm_model.bundle import Bundle
+from lurm_model.inference.incremental import IncrementalEncoder
+from stream import failpoints
+from stream.failpoints import STEPS
+from stream.testing.bundle import FIRST_DAY, N_INTERESTS, tiny_bundle
+from tests.one_partition import Disk, OnePartition, on_day
+from tests.plain import PlainEvent
+
+
+def bundle(scales: str) -> Bundle:
+    """Of weights so small that a recurrence of many periods does not make much of rounding."""
+    tiny = tiny_bundle(scales=scales)
+    weights = {name: np.float32(0.5) * each for name, each in tiny.weights.items()}
+    return Bundle.build(tiny.config, tiny.codebook, weights, {}, {})
+
+
+BUNDLES = {scales: bundle(scales) for scales in ("day,month", "day", "day,week,year")}
+ENCODERS = {scales: IncrementalEncoder(bundle, "cpu") for scales, bundle in BUNDLES.items()}
+# Each crash collects what is held of a database: not all of torch again.
+gc.freeze()
+USERS = [b"ann", b"bob"]
+OF_BATCHES = [step for step in STEPS if step.startswith("batch.")]
+OF_ENCODES = [step for step in STEPS if step.startswith(("encode.", "roll_up."))]
+
+# Where a day is counted from, and how far from it: the day after the one that the newest cache closes is a day like no
+# other, and so are the turns of one, two and more months, after which days leave the window.
+days = st.one_of(
+    st.tuples(st.just("after the closed day"), st.sampled_from([0, 0, 0, -1, 1])),
+    st.tuples(st.just("newest"), st.sampled_from([0, 1, 1, 2, 31, 62, 100, 400, -1, -40])),
+)
+drawn_events = st.lists(
+    st.tuples(st.sampled_from(USERS), days, st.integers(0, N_INTERESTS - 1), st.sampled_from([1, 3])),
+    min_size=1,
+    max_size=3,
+)
+Drawn = list[tuple[bytes, tuple[str, int], int, int]]
+
+
+class Orders(RuleBasedStateMachine):
+    """One partition, two workers."""
+
+    @initialize(scales=st.sampled_from([*BUNDLES, "day,month"]))
+    def begin(self, scales: str) -> None:
+        self.folder = tempfile.mkdtemp()
+        self.all = OnePartition(Path(self.folder), BUNDLES[scales], ENCODERS[scales])
+        self.after_closed = dict.fromkeys(USERS, FIRST_DAY)
+
+    @property
+    def owner(self) -> Disk:
+        return self.all.owner
+
+    @property
+    def other(self) -> Disk:
+        return next(disk for disk in self.all.disks if disk is not self.owner)
+
+    def dated(self, drawn: Drawn) -> list[PlainEvent]:
+        """The events, their days counted from what the user has by then."""
+        newest = {user: max(self.all.days(user), default=FIRST_DAY) for user in USERS}
+        found = []
+        for user, (since, n), interest, weight in drawn:
+            day = (newest if since == "newest" else self.after_closed)[user] + n
+            newest[user] = max(newest[user], day)
+            found.append(on_day(user, day, interest, weight))
+        return found
+
+    @rule(drawn=drawn_events)
+    def events_are_applied(self, drawn: Drawn) -> None:
+        self.all.apply(*self.dated(drawn))
+
+    @precondition(lambda self: not self.owner.encodes)
+    @rule(before=st.sampled_from(["read", "written"]))
+    def an_encode_begins(self, before: str) -> None:
+        if len(self.owner.store.marks):
+            self.note_closed()
+            self.all.run(self.owner.begin_encode(before=before))
+
+    @precondition(lambda self: self.owner.encodes)
+    @rule()
+    def an_encode_ends(self) -> None:
+        self.all.run(self.owner.end_encode())
+
+    @precondition(lambda self: not self.owner.encodes)
+    @rule()
+    def everybody_is_encoded(self) -> None:
+        self.note_closed()
+        self.all.run(self.owner.encode_all())
+
+    @rule(step=st.sampled_from(OF_BATCHES), drawn=drawn_events)
+    def killed_in_a_batch(self, step: str, drawn: Drawn) -> None:
+        failpoints._failpoint.arm(f"{step}=raise")
+        self.all.send(*self.dated(drawn))
+        self.dies(self.all.apply)
+
+    @rule(step=st.sampled_from(OF_ENCODES), compacted=st.booleans())
+    def killed_in_an_encode(self, step: str, compacted: bool) -> None:
+        failpoints._failpoint.arm(f"{step}=raise")
+        self.note_closed()
+        self.dies(lambda: self.all.run(self.owner.encode_all()), compacted=compacted)
+
+    def dies(self, step: Callable[[], None], *, compacted: bool = False) -> None:
+        """Whether it came to that or not, the worker is killed after the step, and starts again."""
+        try:
+            step()
+        except RuntimeError as error:
+            assert "failpoint" in str(error)  # noqa: PT017 - whether it raises is drawn
+        failpoints._failpoint.disarm()
+        self.all.run(self.owner.kill())
+        self.owner.start()
+        self.all.run(self.owner.own(compacted=compacted))
+
+    @rule(compacted=st.booleans())
+    def a_rebalance_moves_the_partition(self, compacted: bool) -> None:
+        self.all.run(self.owner.give_up())
+        self.takes_over(compacted)
+
+    @rule(compacted=st.booleans())
+    def another_owner_fences_this_one(self, compacted: bool) -> None:
+        zombie = self.owner
+        self.takes_over(compacted)
+        with suppress(ProducerFenced):
+            self.all.run(zombie.end_encode())
+        self.all.run(zombie.kill())
+
+    def takes_over(self, compacted: bool) -> None:
+        self.all.owner = self.other
+        if not self.owner.runs:
+            self.owner.start()
+        self.all.run(self.owner.own(compacted=compacted))
+
+    @rule(share=st.floats(0, 1), compacted=st.booleans())
+    def the_other_stands_by(self, share: float, compacted: bool) -> None:
+        if not self.other.runs:
+            self.other.start()
+        self.all.run(self.other.stand_by(share, compacted=compacted))
+
+    @rule()
+    def the_other_is_killed(self) -> None:
+        self.all.run(self.other.kill())
+
+    @rule()
+    def the_watermark_is_noted(self) -> None:
+        self.all.run(self.owner.partition._commit_and_apply("note", []))
+
+    @precondition(lambda self: not self.owner.encodes)
+    @rule(user=st.sampled_from(USERS))
+    def a_user_is_erased(self, user: bytes) -> None:
+        self.all.erase(user)
+
+    def note_closed(self) -> None:
+        """An encode closes all but each user's newest day."""
+        self.after_closed |= {user: max(self.all.days(user), default=FIRST_DAY) for user in USERS}
+
+    def teardown(self) -> None:
+        if not hasattr(self, "all"):
+            return
+        failpoints._failpoint.disarm()
+        try:
+            self.all.apply()
+            self.all.run(self.owner.encode_all())
+            self.all.check_published()
+            self.all.check_counts(self.owner)
+            self.the_other_stands_by(1.0, compacted=True)
+            self.all.check_counts(self.other)
+        finally:
+            self.all.close()
+            shutil.rmtree(self.folder)
+
+
+Orders.TestCase.settings = settings(
+    max_examples=15, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+TestOrders = Orders.TestCase
