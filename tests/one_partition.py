@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from aiokafka.errors import ProducerFenced
@@ -27,6 +27,7 @@ from state.periods import MS_PER_DAY, format_scales
 from state.record import PartitionRecord, decode_record
 from state.rows import RECORD_KEY
 from state.store import BagStore
+from state.walk import Output
 from stream.failpoints import passing
 from stream.kafka.source import Source
 from stream.kafka.watermark import Newest
@@ -123,7 +124,7 @@ class Gate:
 class Producer:
     """What `Partition` asks of a transactional producer."""
 
-    partition, in_flight, n_done, dead = 0, False, 0, False
+    partition, id, in_flight, n_done, dead = 0, "app-0", False, 0, False
 
     def __init__(self, topics: Topics, owner: object, gates: "dict[str, Gate]") -> None:
         self._topics, self._owner, self._gates = topics, owner, gates
@@ -145,6 +146,9 @@ class Producer:
         last = topics.commit(outputs)
         passing(f"{cause}.committed")
         return last
+
+    def begin_topic(self, topic: str) -> None:
+        """Nothing is known of what was written."""
 
     async def stop(self) -> None:
         """Nothing is connected."""
@@ -205,11 +209,11 @@ class Disk:
         await self.stand_by(compacted=compacted)
         if self.topics.changelog_end - 1 > self.store.changelog_offset >= 0:
             self.store.replay([], self.topics.changelog_end - 1)
-        producers = [Producer(self.topics, owner, self._gates) for _ in range(2)]
-        rows, embeddings = cast("list[Any]", producers)
-        partition = Partition(self.store, rows, embeddings, self.ownership.shared)
+        producers = Producer(self.topics, owner, self._gates), Producer(self.topics, owner, self._gates)
+        shared = self.ownership.shared
+        partition = Partition(self.store, *producers, shared)
         self.ownership.partitions[0] = partition
-        await partition.activate(await self.ownership.shared.source(), 0, lambda: True)
+        await partition.activate(await shared.source(), await shared.output(), 0, lambda: True)
         self.ownership.recovered = True
 
     async def give_up(self) -> None:
@@ -277,17 +281,20 @@ class Disk:
         async def source() -> Source:
             return Source("events", "id", 0)
 
+        async def output() -> Output:
+            return Output(bundle.model_id, NAMES.embeddings, "id")
+
         async def first_offsets() -> dict[int, int]:
             return {0: 0}
 
         return Pipeline(
             names=NAMES,
             source=source,
+            output=output,
             first_offsets=first_offsets,
             decoder=EventDecoder(bundle.codebook, {"buy": 3}, Limits(10_000, 0, 0)),
             scales=bundle.scales,
             empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(bundle.scales)),
-            model_id=bundle.model_id,
             dead_letter_bytes_max=1 << 20,
             metrics=WorkerMetrics(),
             now_ms=lambda: LATER_MS,

@@ -36,7 +36,7 @@ def pipeline(
     """What all partitions of a worker share. The state's scales are the bundle's."""
     scales: tuple[Scale, ...] = bundle.scales
     events, topics = settings.events, settings.topics
-    limits = Limits(events.value_bytes_max, events.future_s_max * 1000, events.age_s_max * 1000)
+    limits = Limits.of(events, scales)
     return Pipeline(
         names=Names(
             events=topics.events,

@@ -4,7 +4,7 @@ An event is a JSON object with ``user_id``, ``item_id`` and ``ts`` (Unix ms), pe
 record's key is the user id. Whatever is no acceptable event is rejected with a reason and never slows its neighbours.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated, Final, NamedTuple, Protocol
@@ -16,13 +16,20 @@ from msgspec import Meta, Struct
 from lurm_model.interests.codebook import Codebook, WrittenAttributes
 from state.bags import UInt32
 from state.errors import UNREADABLE
-from state.periods import TS_MS_MAX, TS_MS_MIN, Int64
+from state.periods import TS_MS_MAX, TS_MS_MIN, Int64, Scale
 from stream.outcomes import Reason
+from stream.settings import Events
 
 ID_BYTES_MAX: Final = 256
 # After a batch fails to decode at once, its pieces of this size are tried, and only a failing piece one by one.
 _PIECE: Final = 256
 _ASSIGNED_MAX: Final = 100_000
+# How far back events may go unless a setting says otherwise. A change of an old day encodes the whole life anew, in the
+# thread that all share, .2 ms a period: 50 years have 600 months, 10 years 3,650 days where nothing rolls them up.
+_AGE_S_MAX, _AGE_S_MAX_OF_DAYS = 50 * 31_557_600, 10 * 31_557_600
+_SETTING: Final = {Reason.FUTURE: "events.future_s_max", Reason.TOO_OLD: "events.age_s_max"}
+# What JSON takes for blank between its tokens.
+_BLANK: Final = b" \t\r\n"
 
 
 class SourceRecord(Protocol):
@@ -72,6 +79,14 @@ class Limits:
     future_ms_max: int
     age_ms_max: int
 
+    @classmethod
+    def of(cls, settings: Events, scales: Sequence[Scale]) -> "Limits":
+        """What these settings accept; the age that they leave open bounds how many periods a life may have."""
+        age_s_max = settings.age_s_max
+        if age_s_max < 0:
+            age_s_max = _AGE_S_MAX if len(scales) > 1 else _AGE_S_MAX_OF_DAYS
+        return cls(settings.value_bytes_max, settings.future_s_max * 1000, age_s_max * 1000)
+
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
@@ -117,7 +132,10 @@ class EventDecoder:
         ts_ms = np.array([event.ts for event in events], np.int64)
         late = self._time_reasons(ts_ms, now_ms)
         if late:
-            rejected += [Rejection(kept[i], reason, f"ts={events[i].ts} now={now_ms}") for i, reason in late.items()]
+            rejected += [
+                Rejection(kept[i], reason, f"ts={events[i].ts} now={now_ms}; {_SETTING[reason]} is the limit")
+                for i, reason in late.items()
+            ]
             rejected.sort(key=lambda rejection: rejection.record.offset)
             fine = [i for i in range(len(kept)) if i not in late]
             kept, events, ts_ms = [kept[i] for i in fine], [events[i] for i in fine], ts_ms[fine]
@@ -197,8 +215,14 @@ class EventDecoder:
             if events is not None:
                 kept += piece
                 parsed += events
-            else:
-                self._parse_one_by_one(piece, kept, parsed, rejected)
+                continue
+            for record in piece:
+                # Called from here, as are those together: how deep JSON may be nested depends on the stack below.
+                try:
+                    parsed.append(self._parse_one(record))
+                    kept.append(record)
+                except EventRejected as error:
+                    rejected.append(Rejection(record, error.reason, str(error)))
         return kept, parsed
 
     def _parse_together(self, records: Sequence[SourceRecord]) -> list[Event] | None:
@@ -206,9 +230,11 @@ class EventDecoder:
         values = [record.value for record in records if record.value]
         if len(values) < len(records) or max(map(len, values), default=0) > self._limits.value_bytes_max:
             return None
+        # Who writes blanks around objects does so around all of them.
+        if values and values[0] != values[0].strip(_BLANK):
+            values = [value.strip(_BLANK) for value in values]
         joined = b"\n".join(values)
-        # A line break inside a value would shift all that follows.
-        if joined.count(b"\n") != max(len(values) - 1, 0):
+        if not _is_one_object_a_line(joined, len(values)):
             return None
         try:
             events: list[Event] = self._one.decode_lines(joined)
@@ -218,22 +244,6 @@ class EventDecoder:
         plain = joined.isascii() and b"\\" not in joined
         fit = len(events) == len(records) and _are_keys(events, records) and (plain or _ids_fit(events))
         return events if fit else None
-
-    def _parse_one_by_one(
-        self,
-        records: Iterable[SourceRecord],
-        kept: list[SourceRecord],
-        parsed: list[Event],
-        rejected: list[Rejection],
-    ) -> None:
-        for record in records:
-            try:
-                event = self._parse_one(record)
-            except EventRejected as error:
-                rejected.append(Rejection(record, error.reason, str(error)))
-            else:
-                kept.append(record)
-                parsed.append(event)
 
     def _parse_one(self, record: SourceRecord) -> Event:
         value = record.value or b""
@@ -248,6 +258,20 @@ class EventDecoder:
             raise EventRejected(Reason.NOT_JSON, str(error)) from error
         _refuse_bad_ids(record.key, event)
         return event
+
+
+def _is_one_object_a_line(lines: bytes, n_lines: int) -> bool:
+    """Whether each of n values is a line that begins and ends with a brace.
+
+    Then as many objects as lines are one object a line: between ``}`` and ``{`` no object and no string goes on, so no
+    value lends another a part of itself or a second object.
+    """
+    if not (lines.startswith(b"{") and lines.endswith(b"}")):
+        return False
+    characters = np.frombuffer(lines, np.uint8)
+    breaks = (characters == ord("\n")).nonzero()[0]
+    apart = (characters[breaks - 1] == ord("}")) & (characters[breaks + 1] == ord("{"))
+    return len(breaks) == n_lines - 1 and bool(apart.all())
 
 
 def _are_keys(events: Sequence[Event], records: Sequence[SourceRecord]) -> bool:

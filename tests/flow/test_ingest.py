@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from lurm_model.interests.codebook import Codebook
 from state.history import resolve
 from state.options import StoreOptions, StoreResources
-from state.periods import MS_PER_DAY, SCALES, Scale, parse_scales
+from state.periods import MS_PER_DAY, SCALES, TS_MS_MIN, Scale, parse_scales
 from state.record import Ledger, PartitionRecord
 from state.rows import seq_of
 from state.store import BagStore, Changes
 from stream.outcomes import Reason
 from stream.partition.ingest import update_rows
 from stream.records.events import EventDecoder, Limits
+from stream.settings import Events
 from tests.plain import PlainEvent
 from tests.plain import bags as plain_bags
 
@@ -124,6 +125,23 @@ def test_an_event_that_is_too_old_is_rejected_only_when_asked() -> None:
     assert len(decoder().decode([old], NOW_MS)) == 1
     limited = decoder(limits=Limits(1000, 0, 1000)).decode([old], NOW_MS)
     assert [rejection.reason for rejection in limited.rejected] == [Reason.TOO_OLD]
+
+
+@pytest.mark.parametrize(
+    ("scales", "age_s_max", "n_periods"),
+    [("day,month", -1, 601), ("day", -1, 3_653), ("day,month", 0, 24_275), ("day", 10 * 86_400, 10)],
+)
+def test_a_life_has_no_more_periods_than_are_encoded_quickly_unless_a_setting_allows_it(
+    scales: str, age_s_max: int, n_periods: int
+) -> None:
+    """Every change of an old day encodes the whole life anew, in a thread that all users share."""
+    coarsest = parse_scales(scales)[-1]
+    first, last = coarsest.of_day(np.array([TS_MS_MIN // MS_PER_DAY, NOW_MS // MS_PER_DAY])).tolist()
+    begins_ms = coarsest.first_day(np.arange(first, last + 1)[-30_000:]) * MS_PER_DAY
+    made = decoder(limits=Limits.of(Events(age_s_max=age_s_max), parse_scales(scales)))
+    batch = made.decode([record(i, event(ts=ts)) for i, ts in enumerate(begins_ms.tolist())], NOW_MS)
+    assert abs(len(batch) - n_periods) <= 1
+    assert all(each.reason is Reason.TOO_OLD and "events.age_s_max" in each.message for each in batch.rejected)
 
 
 def test_weights_count_by_type_and_default_to_one() -> None:

@@ -49,13 +49,13 @@ def test_a_user_whose_vectors_are_numbers_is_published_beside_others_whose_are_n
     vectors = np.ones((3, 2, 2), np.float32)
     vectors[0, 1, 1], vectors[2, 0, 0] = 70_000, np.nan
     caches = [(b"ann", b"a"), (b"bob", b"b"), (b"cid", None)]
-    batch = EncodedUsers([b"ann", b"bob", b"cid"], vectors, np.arange(3), np.arange(3), [b"ann"], caches)
+    batch = EncodedUsers([b"ann", b"bob", b"cid"], vectors, np.arange(3), np.arange(3), {b"ann": 5}, caches)
     for dtype, refused in (("float32", {b"cid"}), ("float16", {b"ann", b"cid"})):
         only = batch.only(EmbeddingWriter("model", "space", dtype).are_numbers(vectors))
         assert only.refused == refused
         assert only.users == [user for user in batch.users if user not in refused]
         assert len(only.vectors) == len(only.seq) == len(only.event_time_ms) == len(only.users)
         assert np.isfinite(only.vectors).all()
-        assert only.to_roll_up == [b"ann"]
+        assert only.to_roll_up == {b"ann": 5}
         expected = {user: value for user, value in caches if user not in refused} | dict.fromkeys(refused)
         assert dict(only.caches) == expected
