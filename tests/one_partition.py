@@ -39,7 +39,6 @@ from stream.partition.partition import Names, Partition, Pipeline
 from stream.partition.reencode import Reencoder
 from stream.records import embedding_record
 from stream.records.embedding_record import EmbeddingWriter, Erased
-from stream.records.erasure import Marker
 from stream.records.events import EventDecoder, Limits
 from stream.settings import Kafka
 from tests.plain import Bags, PlainEvent, bags
@@ -50,7 +49,7 @@ NOW_MS = int(time.time() * 1000)
 # No event is in the future.
 LATER_MS = 4_000_000_000_000
 RESOURCES = StoreResources(StoreOptions(cache_bytes=1 << 20, memtable_bytes=8 << 20))
-NAMES = Names(*("events", "changelog", "dead-letters", "embeddings", "control", "app"))
+NAMES = Names(*("events", "changelog", "dead-letters", "embeddings", "control", "erasures", "app"))
 
 CHANGELOG_ID = "changelog-id"
 
@@ -307,7 +306,6 @@ class OnePartition:
     def __init__(self, folder: Path, bundle: Bundle, encoder: IncrementalEncoder, n_disks: int = 2) -> None:
         self.topics = Topics(on_embedding=self._check)
         self.events: list[PlainEvent] = []
-        self.erased_below: dict[bytes, int] = {}
         self.n_checked = 0
         self._scales, self._encoder = bundle.scales, encoder
         self.disks = [Disk(folder / str(i), self.topics, bundle, encoder) for i in range(n_disks)]
@@ -330,20 +328,14 @@ class OnePartition:
         records = [record_of(start + i, event) for i, event in enumerate(self.events[start:])]
         self.run(self.owner.partition.apply(records, len(self.events)))
 
-    def erase(self, user: bytes) -> None:
-        """Forget a user, and what of theirs is not applied yet."""
-        marker = Marker("id", user.decode(), len(self.events), embedded=True, requested_at_ms=0)
-        self.erased_below[user] = len(self.events)
-        self.run(self.owner.partition.erase(marker, 1, lambda: True))
-
     def days(self, user: bytes) -> set[int]:
         """The days on which a user was active."""
         return {event.ts_ms // MS_PER_DAY for event in self.of(user)}
 
     def of(self, user: bytes, upto: int | None = None) -> list[PlainEvent]:
-        """What counts of a user, up to a ``seq``."""
+        """What a user did, up to a ``seq``."""
         upto = len(self.events) if upto is None else upto + 1
-        return [event for event in self.events[self.erased_below.get(user, 0) : upto] if event.user == user]
+        return [event for event in self.events[:upto] if event.user == user]
 
     def _check(self, record: Any) -> None:
         found = embedding_record.decode(
@@ -389,9 +381,7 @@ class OnePartition:
             headers = dict(record.headers or ())
             newest[record.key] = None if record.value is None else int(headers["seq"])
         shown = {user: seq for user, seq in newest.items() if seq is not None}
-        expected = {
-            event.user: seq for seq, event in enumerate(self.events) if seq >= self.erased_below.get(event.user, 0)
-        }
+        expected = {event.user: seq for seq, event in enumerate(self.events)}
         assert shown == expected, (shown, expected)
 
     def close(self) -> None:

@@ -160,11 +160,6 @@ class Orders(RuleBasedStateMachine):
     def the_watermark_is_noted(self) -> None:
         self.all.run(self.owner.partition._commit_and_apply("note", []))
 
-    @precondition(lambda self: not self.owner.encodes)
-    @rule(user=st.sampled_from(USERS))
-    def a_user_is_erased(self, user: bytes) -> None:
-        self.all.erase(user)
-
     def note_closed(self) -> None:
         """An encode closes all but each user's newest day."""
         self.after_closed |= {user: max(self.all.days(user), default=FIRST_DAY) for user in USERS}
