@@ -189,11 +189,7 @@ class Events(Section):
     weights: dict[str, Weight] = Field(default_factory=dict, description="weight of each event type; others weigh 1")
     value_bytes_max: int = Field(65_536, ge=64, description="a larger event is rejected: too_large")
     future_s_max: int = Field(86_400, ge=0, description="an event further ahead of the clock is rejected: future")
-    age_s_max: int = Field(
-        -1,
-        ge=-1,
-        description="an event older than this is rejected: too_old; 0: never; -1: 50 years, 10 with no scale but day",
-    )
+    age_s_max: int = Field(-1, ge=-1, description="older is too_old; 0: never; -1: 50 years, of day alone 10")
 
 
 class State(Section):
