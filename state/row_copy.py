@@ -37,6 +37,14 @@ class RowCopy:
         values: list[bytes | None] = self._db.get([place + key for key in keys]) if keys else []
         return values
 
+    def has(self, number: int, user: bytes) -> bool:
+        """Whether there is any row of this user in this partition."""
+        first, iterator = number.to_bytes(_PARTITION_BYTES) + user + b"\0", self._db.iter()
+        iterator.seek(first)
+        found = iterator.valid() and iterator.key().startswith(first)
+        check_read(iterator)
+        return bool(found)
+
     def rows(self, number: int) -> Iterator[list[tuple[bytes, bytes]]]:
         """All rows of one partition in the order of their keys, some at a time."""
         first, after = number.to_bytes(_PARTITION_BYTES), (number + 1).to_bytes(_PARTITION_BYTES)

@@ -26,6 +26,7 @@ LOG_LEVELS: Final = ("warning", "error")
 LABEL_VALUES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "lurm_events": {"outcome": OUTCOMES},
     "lurm_rejections": {"reason": tuple(Reason)},
+    "lurm_placed_users": {"place": ("right", "wrong")},
     "lurm_item_records": {"outcome": tuple(ItemOutcome)},
     "lurm_stage_seconds": {"stage": ("decode", "merge", "store")},
     "lurm_ledger_events": {"outcome": OUTCOMES},
@@ -87,6 +88,13 @@ class WorkerMetrics:
             "lurm_rejections",
             "Rejected events by reason. Read the dead letters of the growing reason and mend its producer.",
             ["reason"],
+            registry=registry,
+        )
+        self.placed_users = Counter(
+            "lurm_placed_users",
+            "Users of batches, a sample, by whether topics.partitioner puts them into the partition they lie in."
+            " wrong grows: LurmUsersMisplaced.",
+            ["place"],
             registry=registry,
         )
         self.unknown_items = Counter(
@@ -342,7 +350,10 @@ class WorkerMetrics:
         ProcessCollector(namespace="lurm", registry=registry)
 
     def _touch_labels(self) -> None:
-        counters = (self.events, self.rejections, self.item_records, self.encode_cache, self.exits, self.log_messages)
+        counters = (
+            self.events, self.rejections, self.placed_users, self.item_records, self.encode_cache, self.exits,
+            self.log_messages,
+        )  # fmt: skip
         for counter in counters:
             for family in counter.describe():
                 for values in product(*LABEL_VALUES[family.name].values()):

@@ -179,6 +179,11 @@ class Topics(Section):
         "empty: the events topic's name with -erasures",
     )
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of every topic but items; all must agree")
+    partitioner: Literal["murmur2", "crc32", "fnv1a", "any"] = Field(
+        "murmur2",
+        description="how producers place users: murmur2 (Java and most others, librdkafka's murmur2_random), crc32 "
+        "(librdkafka's default), fnv1a (Sarama's); any: workers do not look",
+    )
     epoch: int = Field(0, ge=0, le=EPOCH_MAX, description="raise it by one to go on with a recreated events topic")
     replication: int = Field(-1, ge=-1, description="replicas of topics we make; -1: the broker's default")
 

@@ -1,7 +1,7 @@
 """`lurm inspect`: what is known of one user, or whether the ledger of every partition balances."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -56,14 +56,15 @@ def _show_user(settings: Settings, user: str, *, as_json: bool) -> None:
     with progress_bar("reading the topics") as progress:
         embedding = newest_embeddings(settings, only(user), progress).get(user)
         state = newest_state(settings, only(user), progress)
-    partition, rows = state.of_user(user.encode())
-    if partition is None and embedding is None:
+    partitions, rows = state.of_user(user.encode())
+    known = bool(partitions)
+    if not known and embedding is None:
         raise LurmError(f"nothing is known of the user: user={user} changelog={settings.changelog_topic}")
-    known = partition is not None
     seq = int(rows.seq.max()) if known else None
     found: dict[str, Any] = {
         "user_id": user,
-        "partition": partition,
+        "partition": partitions[0] if known else None,
+        "partitions": partitions,
         "seq": seq,
         "event_time_ms": int(rows.event_time_ms.max()) if known else None,
         "periods": [bag._asdict() for bag in period_bags([user.encode()], rows, scales_of(settings, state))]
@@ -94,6 +95,8 @@ def _embedding(embedding: Embedding, seq: int | None) -> dict[str, Any]:
 def _user_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [f"user={found['user_id']} partition={found['partition']} seq={found['seq']} "
              f"newest_event={_utc(found['event_time_ms'])}"]  # fmt: skip
+    if len(found["partitions"]) > 1:
+        lines.append(f"  {in_several(found['partitions'])}")
     for bag in found["periods"]:
         interests = " ".join(f"{interest}:{count}" for interest, count in bag["interests"].items())
         lines.append(f"  {bag['scale']:<7} {bag['period']:<10} seq={bag['seq']}  {interests}")
@@ -104,6 +107,15 @@ def _user_lines(found: Mapping[str, Any]) -> list[str]:
         return [*lines, "embedding: none yet (pending)"]
     state = "pending: newer events wait to be encoded" if last["pending"] else "up to date"
     return [*lines, f"embedding: seq={last['seq']} model={last['model_id']} norm={last['norm']:.4f} ({state})"]
+
+
+def in_several(partitions: Sequence[int]) -> str:
+    """What it means that a user has rows in these partitions."""
+    return (
+        f"found in several partitions: {', '.join(map(str, partitions))}; each holds a part of this life, summed here, "
+        "and publishes an embedding of its own part: the producers use different partitioners, and `lurm repartition` "
+        "merges them"
+    )
 
 
 def _utc(ms: int | None) -> str:

@@ -21,7 +21,6 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError
-from aiokafka.partitioner import murmur2
 
 from lurm_model.files.reading import AS_NAMED, Reading
 from state.errors import UNREADABLE
@@ -32,6 +31,7 @@ from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefus
 from stream.kafka.connection import aiokafka_arguments, wait_for_broker
 from stream.kafka.topics import n_partitions
 from stream.printable import say
+from stream.records.partitioners import Partitioner, partitions_of
 from stream.settings import Settings
 
 EXAMPLES = """
@@ -236,9 +236,21 @@ async def send(
     )
     await producer.start()
     try:
-        return await _send_all(_Sender(producer, topic or settings.topics.events, partitions), events, rate, progress)
+        sender = _Sender(producer, topic or settings.topics.events, partitions, _partitioner(settings, topic))
+        return await _send_all(sender, events, rate, progress)
     finally:
         await producer.stop()
+
+
+def _partitioner(settings: Settings, topic: str | None) -> Partitioner:
+    """As the topic's other writers; of another topic than that of the events, any."""
+    partitioner = settings.topics.partitioner if topic in (None, settings.topics.events) else "murmur2"
+    if partitioner == "any":
+        raise ConfigInvalid(
+            f"where the topic's other producers place users is not known: topic={settings.topics.events} "
+            "topics.partitioner=any; set LURM_TOPICS__PARTITIONER=murmur2, crc32 or fnv1a"
+        )
+    return partitioner
 
 
 async def _send_all(
@@ -259,11 +271,12 @@ async def _send_all(
 class _Sender:
     """Sends chunks of events; at most one chunk waits for its acknowledgement while the next one is built."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int) -> None:
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int, partitioner: Partitioner) -> None:
         self.n_without_key = 0
         self._producer = producer
         self._topic = topic
         self._n_partitions = partitions
+        self._partitioner = partitioner
         self._partition_of: dict[bytes, int] = {}
         self._unacknowledged: list[asyncio.Future[Any]] = []
 
@@ -280,23 +293,18 @@ class _Sender:
 
     def _by_partition(self, chunk: list[Keyed]) -> dict[int, list[Keyed]]:
         known = self._partition_of
+        new = list({event.key for event in chunk if event.key is not None} - known.keys())
+        # All writers of a topic must agree.
+        known.update(zip(new, partitions_of(new, self._n_partitions, self._partitioner).tolist(), strict=True))
         parts: dict[int, list[Keyed]] = {}
         for event in chunk:
-            key = event.key
-            if key is None:
+            if event.key is None:
                 self.n_without_key += 1
                 partition = self.n_without_key % self._n_partitions
             else:
-                found = known.get(key)
-                partition = self._remember(key) if found is None else found
+                partition = known[event.key]
             parts.setdefault(partition, []).append(event)
         return parts
-
-    def _remember(self, key: bytes) -> int:
-        """The partition that Kafka's own clients choose for a key: all writers must agree."""
-        partition: int = (murmur2(key) & 0x7FFFFFFF) % self._n_partitions
-        self._partition_of[key] = partition
-        return partition
 
     async def _send_partition(self, partition: int, events: list[Keyed]) -> None:
         now_ms = int(time.time() * 1000)

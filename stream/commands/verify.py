@@ -27,6 +27,7 @@ Examples:
 """
 COUNTS = ("equal", "different", "pending", "missing", "not_finite")
 _BATCH_USERS = 1024
+_EXAMPLES = 5
 
 
 @click.command(epilog=EXAMPLES)
@@ -38,7 +39,7 @@ _BATCH_USERS = 1024
               "1e-2 for float16; give 2e-2 when the worker encoded on a GPU]")  # fmt: skip
 @click.pass_obj
 def verify(settings: Settings, share: float, sample: int, seed: int, tolerance: float | None) -> None:
-    """Encode a sample of users again and compare; ends with 1 on a difference.
+    """Encode a sample of users again and compare; ends with 1 on a difference, or when a user is in two partitions.
 
     Only what should be equal is compared: the published seq is the newest row's, and the model is this bundle. Of the
     rest, who waits to be encoded or for a walk over everybody is counted as pending; who does not is missing, which is
@@ -69,7 +70,18 @@ def verify(settings: Settings, share: float, sample: int, seed: int, tolerance: 
     check.set_missing(_missing(settings, check.pending, state, bundle.model_id))
     counts = " ".join(f"{name}={check.counts[name]}" for name in COUNTS)
     say(f"users={len(users)} {counts} largest_error={check.largest_error:.2e} model={bundle.model_id} seed={seed}")
+    _refuse_parts(state)
     _refuse(check, settings)
+
+
+def _refuse_parts(state: State) -> None:
+    """**Raises** `LurmError` when users have parts of their lives in several partitions."""
+    if apart := state.in_several():
+        examples = ",".join(user.decode() for user in apart[:_EXAMPLES])
+        raise LurmError(
+            f"users are found in several partitions, each of which publishes a part of their life: n={len(apart)} "
+            f"users={examples}; the producers use different partitioners: mend them, then `lurm repartition`"
+        )
 
 
 def _refuse(check: Check, settings: Settings) -> None:

@@ -30,17 +30,18 @@ class Inspector:
             raise LurmError("the topics are being read for the first time; try again in a moment")
         held = self._held.holds(user)
         known = self._held.of_user(user) if held else self._read(user)
-        partition, rows = known.state.of_user(user.encode())
-        if partition is None and not known.embeddings:
+        partitions, rows = known.state.of_user(user.encode())
+        if not partitions and not known.embeddings:
             return None
         bags: list[PeriodBag] = []
-        if partition is not None:
+        if partitions:
             bags = list(period_bags([user.encode()], rows, scales_of(self._settings, known.state)))
         seq = int(rows.seq.max()) if len(rows) else None
         nearest, n_compared = self._held.nearest(user, known, _N_NEAREST)
         return {
             "user_id": user,
-            "partition": partition,
+            "partition": partitions[0] if partitions else None,
+            "partitions": partitions,
             "seq": seq,
             "event_time_ms": int(rows.event_time_ms.max()) if len(rows) else None,
             "pending": seq is not None and (not known.embeddings or known.embeddings[0].seq < seq),

@@ -1,33 +1,29 @@
 """Move an application's state to another application whose topics have another number of partitions.
 
-Nothing of the old application is changed. A user's rows go where Kafka's default partitioner puts the user's events,
+Nothing of the old application is changed. A user's rows go where the new topic's partitioner puts the user's events,
 with the ``seq`` they had; the new partition records begin the next epoch, so every later ``seq`` is higher. Until the
 rows were read again and found equal, the new records forbid every worker to start; writing the same rows twice changes
 nothing, so an interrupted run is repeated. Rows stand in temporary databases, so a state may be larger than memory.
 
 Where partitions were added to the old events topic no worker can count what waits there: a user's events and rows are
 no longer in one partition. Those events are sent on to the new topic, where each goes to its user's rows; and rows that
-were counted from such events before the workers noticed are added to their user's others.
+were counted from such events before the workers noticed are added to their user's others, as are those of users whose
+producers used several partitioners.
 """
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from kafka import KafkaProducer
-from kafka.partitioner.default import murmur2
 
-from state.options import StoreOptions, StoreResources
-from state.record import Ledger, PartitionRecord, decode_record, encode_record
-from state.row_copy import RowCopy
-from state.rows import RECORD_KEY, is_row_key, sum_values, user_of
+from state.record import Ledger, PartitionRecord, encode_record
+from state.rows import RECORD_KEY, seq_of, user_of
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.failpoints import passing
 from stream.kafka.connection import admin, broker_errors, client_arguments
@@ -35,7 +31,8 @@ from stream.kafka.source import Position, n_lost, read_source
 from stream.kafka.topics import check, create_missing, n_partitions, offset_ranges
 from stream.operations.past_erasures import erased_users, waiting_erasures
 from stream.operations.replay import Progress, read_topic
-from stream.partition.erased import ErasedUsers
+from stream.operations.state_copy import Copy, copied, gather
+from stream.records.partitioners import Partitioner, partitions_of
 from stream.settings import Settings, validated
 
 # In place of the interest space: a worker refuses to count on top of it.
@@ -44,33 +41,6 @@ _PROGRESS_EVERY = 10_000
 _PAUSE_S = 0.2
 # An event that came compressed may be larger than what a topic takes of others.
 _AS_THEY_CAME: Mapping[str, Any] = {"compression_type": "gzip", "max_request_size": 2**31 - 1}
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """The newest committed state of an application: the rows on disk, the partition records in memory.
-
-    ``unerased``: users whose erasure waits for workers that cannot run, since partitions were added. ``erased``: whose
-    events the old workers would skip, by partition.
-    """
-
-    rows: RowCopy
-    records: Mapping[int, PartitionRecord]
-    n_partitions: int
-    unerased: Sequence[str] = ()
-    erased: Mapping[int, ErasedUsers] = field(default_factory=dict)
-
-    @property
-    def ledger(self) -> Ledger:
-        """The sum over all partitions."""
-        return sum((record.ledger for record in self.records.values()), Ledger())
-
-    def users(self) -> Iterator[tuple[int, bytes, list[tuple[bytes, bytes]]]]:
-        """Every user: partition, id, rows."""
-        for number in range(self.n_partitions):
-            rows = (row for some in self.rows.rows(number) for row in some)
-            for user, own in groupby(rows, lambda row: user_of(row[0])):
-                yield number, user, list(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,40 +61,23 @@ class Moved:
     epoch: int
 
 
-def partition_of(user: bytes, n: int) -> int:
-    """Where Kafka's default partitioner puts the events of this user."""
-    placed: int = (murmur2(user) & 0x7FFFFFFF) % n
-    return placed
-
-
 @contextmanager
-def copied(settings: Settings, n: int, progress: Progress | None = None) -> Iterator[Copy]:
-    """The state of an application as its changelog says, in a temporary database while the block runs."""
-    records: dict[int, PartitionRecord] = {}
-    with (
-        tempfile.TemporaryDirectory(prefix="lurm-repartition-") as folder,
-        closing(RowCopy(Path(folder) / "rows", StoreResources(StoreOptions()))) as rows,
-    ):
-        for batch in read_topic(settings, settings.changelog_topic, progress):
-            rows.write((each.partition, each.key, each.value) for each in batch if is_row_key(each.key))
-            newest = {each.partition: each.value for each in batch if each.key == RECORD_KEY and each.value}
-            records |= {number: decode_record(value) for number, value in newest.items()}
-        yield Copy(rows, records, n)
+def read_old(
+    settings: Settings, progress: Progress | None = None, partitioner: Partitioner | None = None
+) -> Iterator[Copy]:
+    """The whole state of an application at rest, while the block runs, every user's rows added up.
 
-
-@contextmanager
-def read_old(settings: Settings, progress: Progress | None = None) -> Iterator[Copy]:
-    """The whole state of an application at rest, while the block runs.
-
-    **Raises** `LurmError` while workers run, events that they can count or erasures wait, or rows are not where the
-    default partitioner puts their users, `SourceLost` when the events topic is not the one that was counted, or
-    retention deleted what waited and ``kafka.data_loss`` does not accept it.
+    ``partitioner`` is that of the new topic's producers; None: the old one's. **Raises** `LurmError` while workers run,
+    events that they can count or erasures wait, or rows lie as if the old one's were another, `SourceLost` when the
+    events topic is not the one that was counted, or retention deleted what waited and ``kafka.data_loss`` does not
+    accept it.
     """
+    placing = partitioner or _known_partitioner(settings)
     _refuse_members(settings)
     offsets = offset_ranges(settings, settings.topics.events)
     if not offsets:
         raise ConfigInvalid(f"the events topic does not exist: topic={settings.topics.events}")
-    with copied(settings, n_partitions(settings, settings.changelog_topic), progress) as state:
+    with copied(settings, n_partitions(settings, settings.changelog_topic), progress, placing) as state:
         if not state.records:
             raise LurmError(f"there is no state to move: changelog={settings.changelog_topic}")
         applied, were_added = _applied(settings, state), len(offsets) != state.n_partitions
@@ -138,8 +91,11 @@ def read_old(settings: Settings, progress: Progress | None = None) -> Iterator[C
         unerased = waiting_erasures(settings)
         if unerased and not were_added:
             raise LurmError(f"erasures wait: markers={unerased.total()}; let the workers finish")
-        _bring_home(state, len(offsets))
-        yield replace(state, unerased=sorted(unerased), erased=erased_users(settings, state.records, offsets))
+        strays = gather(state, len(offsets))
+        if partitioner is None:
+            strays.refuse(state)
+        erased = erased_users(settings, state.records, offsets)
+        yield replace(state, unerased=sorted(unerased), erased=erased, n_merged=strays.n_merged)
 
 
 def write_new(new: Settings, state: Copy, progress: Progress | None = None) -> Placed:
@@ -155,8 +111,7 @@ def write_new(new: Settings, state: Copy, progress: Progress | None = None) -> P
     _write_records(new, _records(new, state, UNFINISHED))
     n_users, rows = 0, Counter[int]()
     with broker_errors(new.kafka), closing(_producer(new)) as producer:
-        for n_users, (_, user, own) in enumerate(state.users(), 1):
-            number = partition_of(user, new.topics.partitions)
+        for n_users, (number, own) in enumerate(state.users(new.topics.partitions), 1):
             for key, value in own:
                 producer.send(new.changelog_topic, value, key, partition=number)
                 passing("repartition.sent")
@@ -182,8 +137,8 @@ def send_on(settings: Settings, new: Settings, state: Copy, progress: Progress |
                     f"events wait in the old topic, and the new one holds some already: topic={topic} "
                     f"events={n_before}; delete that topic and run this again"
                 )
-            for each in waiting:
-                producer.send(topic, each.value, each.key, headers=each.headers, timestamp_ms=each.timestamp)
+            for each, number in zip(waiting, _places(waiting, new, state), strict=True):
+                producer.send(topic, each.value, each.key, each.headers, partition=number, timestamp_ms=each.timestamp)
             n += len(waiting)
         producer.flush()
     passing("repartition.sent_on")
@@ -210,6 +165,15 @@ def verify_and_allow(new: Settings, state: Copy, placed: Placed, progress: Progr
     return Moved(placed.users, placed.rows.total(), ledger, new.topics.epoch)
 
 
+def _known_partitioner(settings: Settings) -> Partitioner:
+    if settings.topics.partitioner == "any":
+        raise ConfigInvalid(
+            "where the producers of the new events topic place users is not known: topics.partitioner=any; say it with "
+            "--partitioner"
+        )
+    return settings.topics.partitioner
+
+
 def new_settings(settings: Settings, app_id: str, **topics: object) -> Settings:
     """The settings of the new application, its epoch still the old one. **Raises** `ConfigInvalid`."""
     if app_id == settings.app.id:
@@ -234,6 +198,13 @@ def _applied(settings: Settings, state: Copy) -> dict[int, int]:
     return {number: source.continued(record, number).next_offset for number, record in state.records.items()}
 
 
+def _places(events: Sequence[Any], new: Settings, state: Copy) -> list[int]:
+    """The new partitions of these events; one without a key, which no worker takes, goes anywhere."""
+    keys = [each.key or b"" for each in events]
+    places: list[int] = partitions_of(keys, new.topics.partitions, state.partitioner).tolist()
+    return places
+
+
 def _n_records(settings: Settings, topic: str) -> int:
     return sum(end - first for first, end in offset_ranges(settings, topic).values())
 
@@ -248,6 +219,8 @@ def _records(new: Settings, state: Copy, interest_space_id: str = "") -> dict[in
         interest_space_id or old.interest_space_id,
         old.scales,
         epoch=new.topics.epoch,
+        # The walk publishes everybody; rows that were marked while they are replayed would be published once more.
+        published=seq_of(new.topics.epoch, 0),
         source_id=read_source(new).topic_id,
     )
     with_past = msgspec.structs.replace(empty, ledger=state.ledger)
@@ -306,34 +279,10 @@ def _refuse_loss(settings: Settings, applied: Mapping[int, int], offsets: Mappin
         n_lost(at, topics.epoch, accept_loss=accept_loss)
 
 
-def _bring_home(state: Copy, n_events: int) -> None:
-    """Add the rows of users whose events went to another partition, since partitions were added, to their other rows.
-
-    **Raises** `LurmError` for rows that are where neither number of partitions puts their user.
-    """
-    for number in range(state.n_partitions):
-        for rows in state.rows.rows(number):
-            writes: list[tuple[int, bytes, bytes | None]] = []
-            for key, value in rows:
-                user = user_of(key)
-                home = partition_of(user, state.n_partitions)
-                if home == number:
-                    continue
-                if partition_of(user, n_events) != number:
-                    raise LurmError(
-                        f"the producers do not place events by Kafka's default partitioner: user={user.decode()!r} "
-                        f"partition={number} expected={home}; their rows cannot be moved"
-                    )
-                (there,) = state.rows.get(home, [key])
-                whole = value if there is None else sum_values([there], [value])[0]
-                writes += [(home, key, whole), (number, key, None)]
-            state.rows.write(writes)
-
-
 def _refuse_finished(new: Settings) -> None:
     with copied(new, new.topics.partitions) as found:
         finished = [record for record in found.records.values() if record.interest_space_id != UNFINISHED]
-        unknown = not found.records and next(found.users(), None) is not None
+        unknown = not found.records and next(found.users(1), None) is not None
     if finished or unknown:
         raise ConfigInvalid(
             f"the new changelog holds a state already: topic={new.changelog_topic}; choose another --to-app, or delete "
@@ -360,8 +309,8 @@ def _refuse_difference(new: Settings, number: int, state: Copy, n_wanted: int, f
 def _wanted(new: Settings, number: int, state: Copy, keys: Sequence[bytes]) -> list[bytes | None]:
     """The old values of these keys in order, None for a key that does not belong into this new partition."""
     wanted: list[bytes | None] = []
-    for user, group in groupby(keys, user_of):
-        own = list(group)
-        belongs = partition_of(user, new.topics.partitions) == number
-        wanted += state.rows.get(partition_of(user, state.n_partitions), own) if belongs else [None] * len(own)
+    by_user = {user: list(group) for user, group in groupby(keys, user_of)}
+    places = partitions_of(list(by_user), new.topics.partitions, state.partitioner).tolist()
+    for own, place, home in zip(by_user.values(), places, state.homes(list(by_user)), strict=True):
+        wanted += state.rows.get(home, own) if place == number else [None] * len(own)
     return wanted

@@ -5,6 +5,7 @@ the last offset of a partition may hold nothing to return.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -47,19 +48,26 @@ class State:
     def batches(self, users: Iterable[bytes], n_users: int) -> Iterator[tuple[list[bytes], Rows]]:
         """The rows of these users in order, at most ``n_users`` users at a time."""
         wanted = set(users)
-        together = {key: value for rows in self.rows.values() for key, value in rows.items() if user_of(key) in wanted}
-        by_user = [list(keys) for _, keys in groupby(sorted(together), user_of)]
+        # Of a user in several partitions the same key stands in each.
+        together = sorted(
+            (row for rows in self.rows.values() for row in rows.items() if user_of(row[0]) in wanted), key=_key
+        )
+        by_user = [list(rows) for _, rows in groupby(together, lambda row: user_of(row[0]))]
         for start in range(0, len(by_user), n_users):
-            keys = list(chain.from_iterable(by_user[start : start + n_users]))
-            yield decode_rows(keys, [together[key] for key in keys])
+            rows = list(chain.from_iterable(by_user[start : start + n_users]))
+            yield decode_rows([key for key, _ in rows], [value for _, value in rows])
 
-    def of_user(self, user: bytes) -> tuple[int | None, Rows]:
-        """The partition and rows of one user; no rows and no partition when there is no such user."""
-        for partition, rows in self.rows.items():
-            keys = sorted(key for key in rows if user_of(key) == user)
-            if keys:
-                return partition, decode_rows(keys, [rows[key] for key in keys])[1]
-        return None, decode_rows([], [])[1]
+    def of_user(self, user: bytes) -> tuple[list[int], Rows]:
+        """The partitions with rows of one user, and these rows; none when there is no such user."""
+        own = {number: [row for row in rows.items() if user_of(row[0]) == user] for number, rows in self.rows.items()}
+        found = sorted(chain.from_iterable(own.values()), key=_key)
+        partitions = [number for number, rows in own.items() if rows]
+        return partitions, decode_rows([key for key, _ in found], [value for _, value in found])[1]
+
+    def in_several(self) -> list[bytes]:
+        """The users who have rows in several partitions, in order: their producers used different partitioners."""
+        users = chain.from_iterable({user_of(key) for key in rows} for rows in self.rows.values())
+        return sorted(user for user, n in Counter(users).items() if n > 1)
 
 
 def read_topic(
@@ -105,6 +113,10 @@ def _read_to(consumer: KafkaConsumer, one: TopicPartition, end: int, kafka: Kafk
                 f"end={end} brokers={kafka.brokers}"
             )
         yield position, records
+
+
+def _key(row: tuple[bytes, bytes]) -> bytes:
+    return row[0]
 
 
 def only(user: str) -> Wanted:

@@ -28,6 +28,7 @@ from stream.metrics import WorkerMetrics
 from stream.partition.erased import ErasedUsers
 from stream.partition.erasing import Asked, Deed, Doomed, checked, doom, erased_end
 from stream.partition.ingest import update_rows
+from stream.partition.placement import Placement
 from stream.records.dead_letters import dead_letters
 from stream.records.events import EventDecoder, Rejection, SourceRecord
 from stream.records.outgoing import Outgoing
@@ -64,6 +65,7 @@ class Pipeline:
     output: Callable[[], Awaitable[Output]]
     first_offsets: Callable[[], Awaitable[Mapping[int, int]]]
     decoder: EventDecoder
+    placement: Placement
     scales: tuple[Scale, ...]
     empty_record: PartitionRecord
     dead_letter_bytes_max: int
@@ -194,6 +196,7 @@ class Partition:
             self.store.apply(Changes(rows, after, offset, marks))
         passing("batch.applied")
         self._count(ledger, batch.rejected, batch.n_unknown_items)
+        shared.placement.look(batch.users, self.number, shared.now_ms())
         if records:
             self.newest_applied_ms = records[-1].timestamp
 

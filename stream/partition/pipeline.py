@@ -11,6 +11,7 @@ from state.walk import Output
 from stream.kafka.source import Source
 from stream.metrics import WorkerMetrics
 from stream.partition.partition import Names, Pipeline
+from stream.partition.placement import Placement
 from stream.records.events import EventDecoder, Limits
 from stream.records.new_items import LearnedItems
 from stream.settings import Settings
@@ -51,6 +52,7 @@ def pipeline(
         output=around.output,
         first_offsets=around.first_offsets,
         decoder=EventDecoder(bundle.codebook, events.weights, limits, items.interest_of),
+        placement=Placement(topics.events, topics.partitions, topics.partitioner, metrics),
         scales=scales,
         empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
         dead_letter_bytes_max=around.dead_letter_bytes_max,

@@ -104,9 +104,9 @@ def test_the_newest_row_wins_and_tombstones_remove(make_settings: MakeSettings) 
     assert state.ledger == record.ledger
     assert state.users() == [b"ann", b"annabel"]
     assert newest_state(settings, only("ann")).rows == {1: dict([new])}
-    partition, rows = newest_state(settings, only("ann")).of_user(b"ann")
-    assert (partition, rows.seq.tolist(), rows.bags.counts.tolist()) == (1, [2], [2])
-    assert newest_state(settings, only("an")).of_user(b"an")[0] is None
+    partitions, rows = newest_state(settings, only("ann")).of_user(b"ann")
+    assert (partitions, rows.seq.tolist(), rows.bags.counts.tolist()) == ([1], [2], [2])
+    assert newest_state(settings, only("an")).of_user(b"an")[0] == []
     assert [scale.name for scale in scales_of(settings, state)] == ["day", "month"]
     with pytest.raises(ConfigInvalid, match="other scales: state=day,month LURM_STATE__SCALES=day,week"):
         scales_of(settings.model_copy(update={"state": State(scales="day,week")}), state)

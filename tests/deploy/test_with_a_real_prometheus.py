@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from state.periods import MS_PER_DAY
 from stream.commands import metrics as metrics_page
 from stream.kafka.lag import LagMetrics
 from stream.metrics import LABEL_VALUES, WorkerMetrics
+from stream.records.partitioners import partitions_of
 from stream.settings import Worker
 from stream.trial.embedded_broker import free_ports
 from tests.brokers import Broker, producer
@@ -23,7 +25,8 @@ from tests.conftest import KINDS
 from tests.deploy.kafka_tools import write_tools
 from tests.deploy.scene import RULES, Scene, scene
 from tests.ledgers import lose_one
-from tests.workers import WorkerProcess, delete_records, second, tiny_bundle, wait_until
+from tests.plain import PlainEvent
+from tests.workers import FIRST_DAY, WorkerProcess, delete_records, second, tiny_bundle, value_of, wait_until
 
 DASHBOARD = RULES.parents[1] / "grafana" / "lurm.json"
 _SELECTOR = re.compile(r"\b((?:job:)?lurm_\w+(?::\w+)*|up)\b(\{[^}]*\})?")
@@ -138,6 +141,20 @@ def test_a_record_that_is_none_of_ours_in_the_control_topic_is_told(running: Sce
         client.flush()
     running.wait_firing("LurmForeignControlRecords")
     assert "not records of ours" in running.worker.output()
+
+
+def test_a_producer_with_another_partitioner_is_told(running: Scene) -> None:
+    running.worker.ready()
+    users = [b"misplaced-%d" % k for k in range(20)]
+    homes = partitions_of(users, 2, "crc32").tolist()
+    with producer(running.settings) as client:
+        for user, home in zip(users, homes, strict=True):
+            event = PlainEvent(user, 1, FIRST_DAY * MS_PER_DAY)
+            client.send(running.settings.topics.events, value_of(event), user, partition=home)
+        client.flush()
+    running.wait_firing("LurmUsersMisplaced")
+    assert "placed_by=" in running.worker.output()
+    running.wait_over("LurmUsersMisplaced")
 
 
 def test_a_worker_with_another_model_mixes_them(running: Scene) -> None:

@@ -1,16 +1,28 @@
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from state.rows import RECORD_KEY
-from stream.operations.repartition import UNFINISHED, in_next_epoch, new_settings, partition_of, read_old, write_new
+from stream.operations.repartition import UNFINISHED, in_next_epoch, new_settings, read_old, write_new
+from stream.records.partitioners import partitions_of
 from stream.settings import Settings, State, Worker
 from stream.trial.worker_process import ChildProcess
 from tests.brokers import Broker, environment_of, producer
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
-from tests.workers import LURM, Changelog, Traffic, check_exact, check_published, wait_applied
+from tests.workers import (
+    LURM,
+    Changelog,
+    Traffic,
+    check_exact,
+    check_published,
+    embeddings,
+    stopped_after,
+    wait_applied,
+    wait_until,
+)
 
 
 @pytest.mark.kafka
@@ -50,6 +62,23 @@ def test_a_repartitioned_state_counts_on(
     check_published(new)
     Traffic(old, seed=31).send(7)
     assert "events wait in the old topic, and would be lost: events=7" in repartition(old, exit_code=1)
+
+
+@pytest.mark.kafka
+def test_a_repartitioned_state_publishes_everybody_once(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    old = settings_on(kafka_broker.brokers, worker=Worker())
+    stopped_after(make_worker(old), Traffic(old, seed=33))
+    new = target(old).model_copy(update={"state": State(dir=tmp_path / "state-new")})
+    repartition(old)
+    worker = make_worker(new).ready()
+    # The walk is over, and nobody waits whom it did not publish.
+    wait_until(lambda: worker.metric("lurm_embeddings_published_total") and not worker.metric("lurm_dirty_users"))
+    check_published(new)
+    wait_until(lambda: all(each.model_id for each in Changelog(new).partitions.values()))
+    published = Counter(each.user_id.encode() for each in embeddings(new))
+    assert published == dict.fromkeys(Changelog(new).newest_seq(), 1)
 
 
 @pytest.mark.kafka
@@ -94,4 +123,5 @@ def repartition(old: Settings, exit_code: int = 0) -> str:
 
 def placed_by_the_default_partitioner(changelog: Changelog) -> bool:
     rows = [record for record in changelog.records if record.key != RECORD_KEY]
-    return all(record.partition == partition_of(record.key[:-6], 5) for record in rows) and len(rows) > 0
+    homes = partitions_of([record.key[:-6] for record in rows], 5, "murmur2").tolist()
+    return [record.partition for record in rows] == homes and len(rows) > 0

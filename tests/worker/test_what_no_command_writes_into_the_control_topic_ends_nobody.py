@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from stream.operations.repartition import partition_of
+from stream.records.partitioners import partitions_of
 from stream.settings import Settings
 from tests.brokers import producer
 from tests.erasures import check_exact_without, erased, life
@@ -51,7 +51,7 @@ def marker(**changes: Any) -> bytes:
 
 def send_control(settings: Settings, values: list[bytes | None]) -> None:
     """Into the partition of the user ann's events."""
-    number = partition_of(b"ann", settings.topics.partitions)
+    (number,) = partitions_of([b"ann"], settings.topics.partitions, "murmur2").tolist()
     with producer(settings) as client:
         for value in values:
             client.send(settings.control_topic, value, b"anything", partition=number)

@@ -175,7 +175,7 @@ function showUser(found) {
   const nearest = make("table");
   fill(nearest, [["user", (row) => userLink(row.user_id), ""], ["cosine", (row) => row.cosine.toFixed(4), "number"]], found.nearest, "nobody to compare with");
   at("user").replaceChildren(
-    make("p", "", make("strong", "id", found.user_id), ` · partition ${count(found.partition)} · newest event ${utc(found.event_time_ms)} UTC · seq ${found.seq ?? "–"} · `,
+    make("p", "", make("strong", "id", found.user_id), ` · partition ${found.partitions.join(", ") || "–"}${found.partitions.length > 1 ? " (a part of this life in each: run lurm inspect)" : ""} · newest event ${utc(found.event_time_ms)} UTC · seq ${found.seq ?? "–"} · `,
       found.pending ? "newer events wait to be encoded" : "embedding up to date", found.from === "topics" ? " · read from the topics" : ""),
     ...Object.entries(found.scales).map(([name, scale]) => heatMap(name, scale)),
     make("div", "columns",

@@ -23,6 +23,7 @@ from stream.kafka.transactions import TransactionalProducer
 from stream.metrics import WorkerMetrics
 from stream.partition.ownership import Ownership
 from stream.partition.partition import Names, Partition, Pipeline
+from stream.partition.placement import Placement
 from stream.records.events import EventDecoder, Limits
 from stream.settings import Kafka
 
@@ -30,16 +31,18 @@ from stream.settings import Kafka
 def ownership(folder: Path, source: Callable[[], Awaitable[Source]]) -> Ownership:
     vectors = np.eye(2, dtype=np.float32)
     codebook = Codebook({}, vectors, np.ones(3, np.float32), {}, vectors)
+    metrics = WorkerMetrics()
     shared = Pipeline(
         names=Names(*("events", "changelog", "dead-letters", "embeddings", "control", "erasures", "app")),
         source=source,
         output=output,
         first_offsets=first_offsets,
         decoder=EventDecoder(codebook, {}, Limits(1000, 0, 0)),
+        placement=Placement("events", 1, "murmur2", metrics),
         scales=parse_scales("day"),
         empty_record=PartitionRecord("space", "day"),
         dead_letter_bytes_max=1 << 20,
-        metrics=WorkerMetrics(),
+        metrics=metrics,
         now_ms=lambda: 0,
     )
     return Ownership(folder, StoreResources(StoreOptions()), Kafka(brokers="nobody:1"), shared, changelog_id)
