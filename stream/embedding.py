@@ -24,6 +24,7 @@ from kafka.structs import OffsetAndMetadata
 from stream.errors import ConfigInvalid, LurmError, SpaceMixed
 from stream.kafka.connection import broker_errors, consumer_arguments
 from stream.kafka.delivery import Delivery, Moved
+from stream.kafka.topics import n_partitions
 from stream.records.embedding_record import (
     Embedding,
     EmbeddingWriter,
@@ -34,7 +35,7 @@ from stream.records.embedding_record import (
     headers_of,
     shared_headers,
 )
-from stream.settings import Kafka
+from stream.settings import Kafka, Settings
 
 __all__ = [
     "Change",
@@ -220,7 +221,7 @@ class EmbeddingConsumer:
         self._consumer.resume(*(paused & self._consumer.assignment()))
 
     def _fetch(self, timeout_s: float) -> None:
-        with broker_errors(self._kafka):
+        with broker_errors(self._kafka, "Read"):
             # First, since partitions are given up while polling, and what is not committed then comes again.
             self._commit()
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=_POLL_RECORDS)
@@ -260,6 +261,8 @@ class EmbeddingConsumer:
         numbers = self._consumer.partitions_for_topic(topic)
         if not numbers:
             self._consumer.close()
+            # Who may not look is told so.
+            n_partitions(Settings(kafka=self._kafka), topic)
             raise ConfigInvalid(f"the topic does not exist: topic={topic}; set LURM_TOPICS__EMBEDDINGS")
         partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
         self._consumer.assign(partitions)

@@ -1,5 +1,6 @@
 """Errors of the shell, named by what the caller does about them."""
 
+import re
 from datetime import UTC, datetime
 
 
@@ -48,3 +49,37 @@ class GroupMixed(LurmError):
 
 class SpaceMixed(LurmError):
     """Two vector spaces in one embeddings topic: their vectors cannot be compared."""
+
+
+class PermissionMissing(LurmError):
+    """The broker does not let our user do something: it must be granted."""
+
+    def __init__(self, *missing: str) -> None:
+        super().__init__(
+            f"the broker does not let our user do this: {', '.join(missing)}; grant it, deploy/PERMISSIONS.md lists "
+            "what each command needs"
+        )
+
+
+# What Kafka refuses by its number: on what kind of thing, and with which operation where nobody knows better.
+_FORBIDDEN = {
+    29: ("topic", "Read or Write"),
+    30: ("group", "Read"),
+    31: ("cluster", "Create"),
+    53: ("transactional id", "Write"),
+}
+
+
+def permission_missing(error: BaseException, operation: str = "") -> PermissionMissing | None:
+    """What either client library says when the broker forbids something; None for any other error."""
+    kind, usual = _FORBIDDEN.get(getattr(error, "errno", 0), ("", ""))
+    # The system's errors have numbers too.
+    if not kind or isinstance(error, OSError):
+        return None
+    named = error.args[0] if error.args else ""
+    # kafka-python names a group in the middle of a sentence.
+    if isinstance(named, str) and (found := re.search(r"(?:GROUP|TRANSACTION)/([^:]+):", named)):
+        named = found[1]
+    names = ",".join(sorted(map(str, named))) if isinstance(named, set | frozenset | list | tuple) else str(named)
+    wanted = operation if operation and kind == "topic" else usual
+    return PermissionMissing(f"{wanted} on {kind} {names}".strip())

@@ -9,7 +9,7 @@ import sys
 from typing import Final, NoReturn
 
 from state.errors import SpaceMismatch, StoreCorrupt
-from stream.errors import LurmError
+from stream.errors import LurmError, permission_missing
 from stream.exits import ENDING
 
 # EX_SOFTWARE of sysexits.h: a supervisor restarts the worker, which then recovers.
@@ -19,6 +19,8 @@ EXIT_MISUSE: Final = 2
 
 def die(reason: BaseException | str, how: str | None = None) -> NoReturn:
     """Log why and end the process; operator errors keep their exit code and are one line, all else is 70."""
+    if isinstance(reason, BaseException):
+        reason = permission_missing(reason) or reason
     exit_code = exit_code_of(reason)
     logging.getLogger("lurm").critical(
         "the worker ends: %s",

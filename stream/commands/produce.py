@@ -27,8 +27,8 @@ from state.errors import UNREADABLE
 from stream.commands.progress import progress_bar
 from stream.commands.reading import reading_options
 from stream.commands.spans import Span
-from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused
-from stream.kafka.connection import aiokafka_arguments, wait_for_broker
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused, permission_missing
+from stream.kafka.connection import aiokafka_arguments
 from stream.kafka.topics import n_partitions
 from stream.printable import say
 from stream.records.partitioners import Partitioner, partitions_of
@@ -115,8 +115,7 @@ def deliver(
 
     **Raises** `ConfigInvalid` when there is no such topic, `BrokerUnavailable`, `LurmError` when one is too large.
     """
-    wait_for_broker(settings)
-    partitions = n_partitions(settings, topic)
+    partitions = n_partitions(settings, topic, "Write")
     if not partitions:
         raise ConfigInvalid(f"the {what}s topic does not exist: topic={topic}; `lurm topics create` makes it")
     with progress_bar("sending") as progress:
@@ -127,7 +126,7 @@ def deliver(
         except MessageSizeTooLargeError as error:
             raise LurmError(f"an {what} is larger than the broker takes: {error}; see its message.max.bytes") from error
         except KafkaError as error:
-            raise BrokerUnavailable(
+            raise permission_missing(error, "Write") or BrokerUnavailable(
                 f"the {what}s were not all sent: {error!r} brokers={settings.kafka.brokers}; is Kafka running?"
             ) from error
 

@@ -215,6 +215,9 @@ class Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def create_topic(self, *_: Any, **__: Any) -> None:
+        """As the producer's."""
+
     async def leave_group(self) -> None:
         """As its thread's."""
         thread: ConsumerThread = self._thread
@@ -366,7 +369,10 @@ class Consumer(driver.Consumer):
 
 
 class Producer(driver.Producer):
-    """Faust's own producer, which only ever declares topics here."""
+    """Faust's own producer, which has nothing to do here."""
+
+    async def create_topic(self, *_: Any, **__: Any) -> None:
+        """Every topic was made and checked before the worker started; asking again would take the right to make one."""
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}

@@ -28,7 +28,7 @@ from kafka.errors import (
 )
 
 import stream.kafka.lenient  # noqa: F401 - changes how kafka-python reads
-from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused, permission_missing
 from stream.kafka.security import OAUTHBEARER, aiokafka_security, kafka_python_security
 from stream.settings import Kafka, Settings
 
@@ -183,8 +183,8 @@ def wait_for_broker(settings: Settings) -> None:
 
 
 @contextmanager
-def broker_errors(kafka: Kafka) -> Iterator[None]:
-    """What kafka-python raises inside becomes one line for the operator.
+def broker_errors(kafka: Kafka, operation: str = "") -> Iterator[None]:
+    """What kafka-python raises inside becomes one line for the operator; ``operation``: what is done to a topic there.
 
     **Raises** `BrokerUnavailable` when nobody answers in time, `LurmError` when the broker refuses.
     """
@@ -201,7 +201,8 @@ def broker_errors(kafka: Kafka) -> Iterator[None]:
             f"the broker stopped answering: {_first_line(error)} brokers={kafka.brokers}; is Kafka running?"
         ) from error
     except KafkaError as error:
-        raise LurmError(f"the broker refused: {_first_line(error)} brokers={kafka.brokers}") from error
+        refused = LurmError(f"the broker refused: {_first_line(error)} brokers={kafka.brokers}")
+        raise permission_missing(error, operation) or refused from error
 
 
 def _connect(kafka: Kafka) -> KafkaAdminClient:

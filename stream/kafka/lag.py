@@ -10,11 +10,12 @@ from contextlib import ExitStack, closing
 from typing import NamedTuple, Self
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import RetriableError
+from kafka.errors import GroupAuthorizationFailedError, RetriableError
 from prometheus_client import CollectorRegistry, Gauge
 
-from stream.errors import BrokerUnavailable, ConfigInvalid
+from stream.errors import BrokerUnavailable, ConfigInvalid, PermissionMissing
 from stream.kafka.connection import admin, broker_errors, consumer_arguments
+from stream.kafka.topics import existing
 from stream.metrics import build_info, tell_build
 from stream.settings import Settings
 
@@ -53,8 +54,9 @@ class LagReader:
     def read(self, now_s: float) -> list[PartitionLag]:
         """Every partition of the source. **Raises** `ConfigInvalid` when there is no such topic."""
         topic = self._settings.topics.events
-        with broker_errors(self._settings.kafka):
-            numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
+        with broker_errors(self._settings.kafka, "Read"):
+            found = existing(self._admin, [topic]).get(topic, {})
+            numbers = sorted(each["partition_index"] for each in found.get("partitions", ()))
             if not numbers:
                 raise ConfigInvalid(f"the events topic does not exist: topic={topic}; `lurm topics create` makes it")
             partitions = [TopicPartition(topic, number) for number in numbers]
@@ -78,6 +80,8 @@ class LagReader:
         while True:
             try:
                 answer = self._admin.list_group_offsets({group: partitions})[group]
+            except GroupAuthorizationFailedError as error:
+                raise PermissionMissing(f"Describe on group {group}") from error
             except RetriableError:
                 # A cluster's first group waits until the topic of all groups is made.
                 if time.monotonic() > deadline:

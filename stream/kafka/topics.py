@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from state.rows import row_bytes_max
-from stream.errors import ConfigInvalid, LurmError
+from stream.errors import ConfigInvalid, LurmError, PermissionMissing
 from stream.kafka.connection import admin, broker_errors, client_arguments
 from stream.records.outgoing import RECORD_OVERHEAD_BYTES
 from stream.settings import Settings
@@ -40,10 +40,13 @@ CONTROL_RETENTION_DAYS = 30
 # Old values of compacted topics are gone after about this long even where little is written.
 COMPACTION_LAG_MS = 7 * 86_400_000
 
+_READ = frozenset({"Read"})
 _MESSAGE_BYTES = "max.message.bytes"
 _TOMBSTONES = "delete.retention.ms"
 _ERASURES = "topics.erasures"
 _EXISTS = 36
+_NOT_AUTHORIZED = 29
+_OPERATIONS = {"Read": "READ", "Write": "WRITE", "DescribeConfigs": "DESCRIBE_CONFIGS"}
 _WRONG_REQUEST = {17, 37, 38, 40, 44}  # topic name, partitions, replication factor, config, policy
 _READY_MS = 30_000
 
@@ -52,7 +55,8 @@ _READY_MS = 30_000
 class TopicPlan:
     """How one topic must be; ``settings_key`` is where its name comes from.
 
-    ``own_partitions``: it is made with so many, and any number will do; 0: as many as the events topic has.
+    ``operations``: what a worker does to it beside describing it. ``own_partitions``: it is made with so many, and any
+    number will do; 0: as many as the events topic has.
     """
 
     name: str
@@ -61,6 +65,7 @@ class TopicPlan:
     configs: Mapping[str, str]
     message_bytes_min: int = 0
     own_partitions: int = 0
+    operations: frozenset[str] = frozenset({"Read", "Write"})
 
     @property
     def is_changelog(self) -> bool:
@@ -98,6 +103,7 @@ class _Found:
     topic_id: str | None
     n_partitions: int
     configs: Mapping[str, str]
+    forbidden: frozenset[str]
 
     @property
     def policies(self) -> set[str]:
@@ -124,11 +130,11 @@ def plan(settings: Settings, n_interests: int = 0, event_bytes_max: int = 0) -> 
     dead_letters = {"cleanup.policy": "delete", _MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, letter))}
     topics = settings.topics
     plans = (
-        TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}),
+        TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}, operations=_READ),
         TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted | tombstones),
         TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", dead_letters, letter),
         # Every worker reads all of it, and one partition has one order.
-        TopicPlan(topics.items, "topics.items", "compact", compacted, own_partitions=1),
+        TopicPlan(topics.items, "topics.items", "compact", compacted, own_partitions=1, operations=_READ),
         TopicPlan(settings.erasures_topic, _ERASURES, "compact", compacted),
         TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog, largest),
         TopicPlan(settings.control_topic, "app.id", "delete", control),
@@ -165,6 +171,7 @@ def ensure(settings: Settings, n_interests: int = 0) -> None:
             raise ConfigInvalid(f"the events topic does not exist: topic={events.name}; `lurm topics create` makes it")
         _create(client, settings, others)
         problems = _problems(client, settings, (events, *others))
+        _refuse_forbidden(client, (events, *others))
     for problem in problems:
         if not problem.fatal:
             logger.warning("%s", problem)
@@ -215,14 +222,19 @@ def topic_id(settings: Settings, topic: str) -> str | None:
 def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
     """The id of each of these topics that exists."""
     with admin(settings) as client:
-        return {name: found.topic_id or "" for name, found in _describe(client, list(topics)).items()}
+        return {name: found["topic_id"] or "" for name, found in existing(client, list(topics)).items()}
 
 
-def n_partitions(settings: Settings, topic: str) -> int:
-    """How many partitions a topic has; 0 when it does not exist."""
+def n_partitions(settings: Settings, topic: str, operation: str = "") -> int:
+    """How many partitions a topic has; 0 when it does not exist.
+
+    **Raises** `PermissionMissing` when we may not look, or not do this to it.
+    """
     with admin(settings) as client:
-        found = _describe(client, [topic]).get(topic)
-    return found.n_partitions if found else 0
+        found = existing(client, [topic]).get(topic)
+    if found and operation in _forbidden(found):
+        raise PermissionMissing(f"{operation} on topic {topic}")
+    return len(found["partitions"]) if found else 0
 
 
 def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
@@ -275,9 +287,23 @@ def _made(topic: Mapping[str, Any]) -> str | None:
     code, name = topic["error_code"], str(topic["name"])
     if code in (0, _EXISTS):
         return name if code == 0 else None
+    if code == _NOT_AUTHORIZED:
+        raise PermissionMissing(f"Create on topic {name}")
     error = ConfigInvalid if code in _WRONG_REQUEST else LurmError
     reason = topic.get("error_message") or f"error code {code}"
     raise error(f"the broker did not make the topic: {reason} topic={name}; see the settings topics.*")
+
+
+def _refuse_forbidden(client: KafkaAdminClient, plans: tuple[TopicPlan, ...]) -> None:
+    """**Raises** `PermissionMissing` for what a worker may not do to the topics."""
+    found = _describe(client, [each.name for each in plans])
+    missing = [
+        f"{operation} on topic {each.name}"
+        for each in plans
+        for operation in sorted(each.operations & found[each.name].forbidden)
+    ]
+    if missing:
+        raise PermissionMissing(*missing)
 
 
 def _problems(client: KafkaAdminClient, settings: Settings, plans: tuple[TopicPlan, ...]) -> list[Problem]:
@@ -341,8 +367,10 @@ def _wrong_config(each: TopicPlan, key: str, found: str) -> Problem:
 
 
 def _describe(client: KafkaAdminClient, names: list[str]) -> dict[str, _Found]:
-    """The topics that exist."""
-    topics = {topic["name"]: topic for topic in client.describe_topics(names) if topic["error_code"] == 0}
+    """The topics that exist. **Raises** `PermissionMissing` when we may not look."""
+    topics = existing(client, names)
+    if hidden := [name for name, topic in topics.items() if "DescribeConfigs" in _forbidden(topic)]:
+        raise PermissionMissing(*(f"DescribeConfigs on topic {name}" for name in hidden))
     if not topics:
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
@@ -352,6 +380,23 @@ def _describe(client: KafkaAdminClient, names: list[str]) -> dict[str, _Found]:
             topic["topic_id"],
             len(topic["partitions"]),
             {key: entry["value"] for key, entry in configs.get(name, {}).items()},
+            _forbidden(topic),
         )
         for name, topic in topics.items()
     }
+
+
+def existing(client: KafkaAdminClient, names: list[str]) -> dict[str, Mapping[str, Any]]:
+    """What the broker says of the topics that exist. **Raises** `PermissionMissing` when we may not know."""
+    topics = client.describe_topics(names)
+    if hidden := [topic["name"] for topic in topics if topic["error_code"] == _NOT_AUTHORIZED]:
+        raise PermissionMissing(*(f"Describe on topic {name}" for name in hidden))
+    return {topic["name"]: topic for topic in topics if topic["error_code"] == 0}
+
+
+def _forbidden(topic: Mapping[str, Any]) -> frozenset[str]:
+    """What we may not do to this topic; nothing where the broker does not say."""
+    allowed = set(topic.get("authorized_operations") or ())
+    if not allowed:
+        return frozenset()
+    return frozenset(each for each in ("Read", "Write", "DescribeConfigs") if _OPERATIONS[each] not in allowed)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidTimestampError, KafkaError
 
-from stream.errors import TimeRefused
+from stream.errors import TimeRefused, permission_missing
 from stream.failpoints import passing
 from stream.kafka.connection import aiokafka_arguments
 from stream.kafka.topics import BATCH_BYTES
@@ -96,8 +96,11 @@ class TransactionalProducer:
         )
 
     async def start(self) -> None:
-        """Fence the previous owner."""
-        await self._producer.start()
+        """Fence the previous owner. **Raises** `PermissionMissing`, and whatever else the broker answers."""
+        try:
+            await self._producer.start()
+        except KafkaError as error:
+            raise permission_missing(error) or error from error
 
     async def stop(self) -> None:
         """Give up the connection; an open transaction is left to be aborted."""

@@ -19,7 +19,8 @@ from state.periods import Scale, parse_scales
 from state.record import Ledger, PartitionRecord, decode_record
 from state.rows import RECORD_KEY, decode_rows, is_row_key, user_of
 from stream.errors import BrokerUnavailable, ConfigInvalid
-from stream.kafka.connection import broker_errors, consumer_arguments, wait_for_broker
+from stream.kafka.connection import broker_errors, consumer_arguments
+from stream.kafka.topics import n_partitions
 from stream.records.embedding_record import Embedding, Foreign
 from stream.settings import Kafka, Settings
 
@@ -79,9 +80,9 @@ def read_topic(
     offsets done and their total. **Raises** `ConfigInvalid` when there is no such topic, `BrokerUnavailable` when
     nothing moves for ``kafka.start_deadline_s``.
     """
-    wait_for_broker(settings)
-    with broker_errors(settings.kafka), closing(KafkaConsumer(**consumer_arguments(settings.kafka))) as consumer:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    numbers, kafka = range(n_partitions(settings, topic, "Read")), settings.kafka
+    with broker_errors(kafka, "Read"), closing(KafkaConsumer(**consumer_arguments(kafka))) as consumer:
+        partitions = [TopicPartition(topic, number) for number in numbers]
         if not partitions:
             raise ConfigInvalid(
                 f"no such topic: topic={topic}; has a worker run with these settings? `lurm topics check`"

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
+from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, permission_missing
 from stream.kafka.connection import aiokafka_arguments, fetch, fetch_or_wait
 from stream.kafka.topics import TopicIdentity, identity
 from stream.metrics import WorkerMetrics
@@ -55,7 +55,7 @@ class ItemsReader:
             await self._follow()
         except (KafkaError, TimeoutError) as error:
             topic, kafka = self._settings.topics.items, self._settings.kafka
-            raise BrokerUnavailable(
+            raise permission_missing(error, "Read") or BrokerUnavailable(
                 f"the items topic cannot be read: {error!r} topic={topic} records={self.n_read} "
                 f"brokers={kafka.brokers} kafka.start_deadline_s={kafka.start_deadline_s:g}; is Kafka running?"
             ) from error
