@@ -51,6 +51,12 @@ class SpaceMixed(LurmError):
     """Two vector spaces in one embeddings topic: their vectors cannot be compared."""
 
 
+class Overtaken(LurmError):
+    """Another producer has our transactional id: end, for whoever has it goes on."""
+
+    exit_code = 70
+
+
 class PermissionMissing(LurmError):
     """The broker does not let our user do something: it must be granted."""
 

@@ -90,13 +90,6 @@ class WorkerMetrics:
             ["reason"],
             registry=registry,
         )
-        self.placed_users = Counter(
-            "lurm_placed_users",
-            "Users of batches, a sample, by whether topics.partitioner puts them into the partition they lie in."
-            " wrong grows: LurmUsersMisplaced.",
-            ["place"],
-            registry=registry,
-        )
         self.unknown_items = Counter(
             "lurm_unknown_items",
             "Events of items without an interest. A growing share: `lurm items assign --send` the new items.",
@@ -174,6 +167,12 @@ class WorkerMetrics:
             "lurm_partitions",
             "Partitions held. Their sum over all workers is the source's; if not, a worker is missing or rebalancing.",
             ["role"],
+            registry=registry,
+        )
+        self.placed_users = Counter(
+            "lurm_placed_users",
+            "Users of batches by whether topics.partitioner puts them where they lie. wrong grows: LurmUsersMisplaced.",
+            ["place"],
             registry=registry,
         )
         self.rebalances = Counter(

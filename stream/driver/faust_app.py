@@ -9,7 +9,7 @@ from faust.stores import STORES
 from faust.transport.drivers import TRANSPORTS
 from mode.utils.queues import FlowControlEvent
 
-from stream.driver.transport import credentials
+from stream.driver.credentials import credentials
 from stream.partition.ownership import Ownership
 from stream.settings import Settings
 

@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 from aiokafka.consumer import subscription_state
 from aiokafka.errors import ConsumerStoppedError, InconsistentGroupProtocolError, KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
-from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
-from faust.types.auth import CredentialsT
 from faust.types.tuples import TP, ConsumerMessage
 
 import stream.kafka.fetcher  # noqa: F401 - changes how aiokafka reads
@@ -26,9 +24,7 @@ from stream.driver.backlog import bytes_by_topic, bytes_of, waiting
 from stream.errors import GroupMixed, SourceLost
 from stream.fatal import die
 from stream.kafka.connection import SHORT_WAIT_MS, check_fetching
-from stream.kafka.security import aiokafka_security
 from stream.kafka.source import Position, n_lost
-from stream.settings import Kafka
 
 # Batches of a source partition that are fetched and not applied; what comes meanwhile is one larger batch. Faust would
 # count them over all partitions, and then ask for none for a whole second.
@@ -205,8 +201,14 @@ def _states(subscriptions: Any) -> dict[Any, PartitionState]:
     return {tp: state for tp, state in states.items() if state.has_valid_position}
 
 
+async def _made_already(*_: Any, **__: Any) -> None:
+    """Instead of making a topic, which takes a right: each was made and checked before the worker started."""
+
+
 class Consumer(driver.Consumer):
     """Faust's consumer for batch messages; the app carries our `Ownership` as ``app.ownership``."""
+
+    create_topic = _made_already
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._expected: dict[TP, int] = {}
@@ -214,9 +216,6 @@ class Consumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def create_topic(self, *_: Any, **__: Any) -> None:
-        """As the producer's."""
 
     async def leave_group(self) -> None:
         """As its thread's."""
@@ -371,8 +370,7 @@ class Consumer(driver.Consumer):
 class Producer(driver.Producer):
     """Faust's own producer, which has nothing to do here."""
 
-    async def create_topic(self, *_: Any, **__: Any) -> None:
-        """Every topic was made and checked before the worker started; asking again would take the right to make one."""
+    create_topic = _made_already
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
@@ -383,19 +381,3 @@ class Transport(driver.Transport):
 
     Consumer = Consumer
     Producer = Producer
-
-
-def credentials(kafka: Kafka) -> CredentialsT | None:
-    """How Faust's own clients log in: the arguments of all others, in its words."""
-    arguments = aiokafka_security(kafka)
-    context = arguments["ssl_context"]
-    if kafka.sasl_mechanism is None:
-        return SSLCredentials(context) if context else None
-    if kafka.oauth_token_file is not None:
-        return OAuthCredentials(oauth_cb=arguments["sasl_oauth_token_provider"], ssl_context=context)
-    return SASLCredentials(
-        username=arguments["sasl_plain_username"],
-        password=arguments["sasl_plain_password"],
-        mechanism=kafka.sasl_mechanism,
-        ssl_context=context,
-    )

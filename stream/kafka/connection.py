@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 from aiokafka.errors import KafkaError as AiokafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.protocol.metadata import MetadataRequest
 from kafka import KafkaAdminClient
 from kafka.errors import (
     InvalidTimestampError,
@@ -198,7 +200,8 @@ def broker_errors(kafka: Kafka, operation: str = "") -> Iterator[None]:
         raise _refused(kafka, error) from error
     except RetriableError as error:
         raise BrokerUnavailable(
-            f"the broker stopped answering: {_first_line(error)} brokers={kafka.brokers}; is Kafka running?"
+            f"the broker stopped answering: {_first_line(error)} brokers={kafka.brokers}; "
+            f"{unreachable(kafka) or 'is Kafka running?'}"
         ) from error
     except KafkaError as error:
         refused = LurmError(f"the broker refused: {_first_line(error)} brokers={kafka.brokers}")
@@ -274,7 +277,42 @@ def _refused(kafka: Kafka, error: Exception) -> LurmError:
     )
 
 
+def unreachable(kafka: Kafka) -> str:
+    """Which address the broker gives to its clients that cannot be reached from here; empty where all can.
+
+    A client asks the bootstrap address for all brokers once, and from then on talks to the addresses it was told.
+    """
+    try:
+        host, port = _listening(bootstrap(kafka.brokers), _CLOSE_S)
+        # In a thread of its own: whoever asks may have an event loop already.
+        with ThreadPoolExecutor(1) as pool:
+            addresses = pool.submit(asyncio.run, _advertised(kafka, host, port)).result()
+        for advertised in addresses:
+            try:
+                _listening([advertised], _CLOSE_S)
+            except OSError as error:
+                return (
+                    f"{host}:{port} answers and tells clients to come to {advertised}, which cannot be reached from "
+                    f"here ({error}): see advertised.listeners of the brokers"
+                )
+    except (AiokafkaError, OSError):
+        pass
+    return ""
+
+
+async def _advertised(kafka: Kafka, host: str, port: int) -> list[str]:
+    connection = AIOKafkaConnection(host, port, **aiokafka_security(kafka) | {"request_timeout_ms": 2_000})
+    try:
+        await connection.connect()
+        answer = await connection.send(MetadataRequest([]))
+    finally:
+        await _close(connection)
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for _, host, port, *_ in answer.brokers]
+
+
 def _unanswered(kafka: Kafka) -> BrokerUnavailable:
+    if named := unreachable(kafka):
+        return BrokerUnavailable(f"no broker answered within {kafka.start_deadline_s:g} s: {named}")
     how = " ".join(filter(None, (kafka.security_protocol, kafka.sasl_mechanism)))
     return BrokerUnavailable(
         f"no broker answered within {kafka.start_deadline_s:g} s: brokers={kafka.brokers}; "

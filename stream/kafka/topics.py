@@ -40,6 +40,8 @@ CONTROL_RETENTION_DAYS = 30
 # Old values of compacted topics are gone after about this long even where little is written.
 COMPACTION_LAG_MS = 7 * 86_400_000
 
+# What embeddings and control topics take where we make them, as Kafka's own default; a marker names a user, no more.
+_SMALL_BYTES, _CONTROL_BYTES = 1 << 20, 16 << 10
 _READ = frozenset({"Read"})
 _MESSAGE_BYTES = "max.message.bytes"
 _TOMBSTONES = "delete.retention.ms"
@@ -123,7 +125,8 @@ def plan(settings: Settings, n_interests: int = 0, event_bytes_max: int = 0) -> 
         "segment.bytes": str(SEGMENT_BYTES),
         "max.compaction.lag.ms": str(COMPACTION_LAG_MS),
     }
-    control = {"cleanup.policy": "delete", "retention.ms": str(CONTROL_RETENTION_DAYS * 86_400_000)}
+    small = {_MESSAGE_BYTES: str(_SMALL_BYTES)}
+    control = {"cleanup.policy": "delete", "retention.ms": str(CONTROL_RETENTION_DAYS * 86_400_000)} | small
     tombstones = {_TOMBSTONES: str(DELETE_RETENTION_MS)}
     changelog = tombstones | {_MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, largest))}
     letter = event_bytes_max + DEAD_LETTER_BYTES
@@ -131,13 +134,13 @@ def plan(settings: Settings, n_interests: int = 0, event_bytes_max: int = 0) -> 
     topics = settings.topics
     plans = (
         TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}, operations=_READ),
-        TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted | tombstones),
+        TopicPlan(topics.embeddings, "topics.embeddings", "compact", compacted | tombstones | small, BATCH_BYTES),
         TopicPlan(topics.dead_letters, "topics.dead_letters", "delete", dead_letters, letter),
         # Every worker reads all of it, and one partition has one order.
         TopicPlan(topics.items, "topics.items", "compact", compacted, own_partitions=1, operations=_READ),
         TopicPlan(settings.erasures_topic, _ERASURES, "compact", compacted),
         TopicPlan(settings.changelog_topic, "app.id", "compact", compacted | changelog, largest),
-        TopicPlan(settings.control_topic, "app.id", "delete", control),
+        TopicPlan(settings.control_topic, "app.id", "delete", control, _CONTROL_BYTES),
     )
     by_name: dict[str, TopicPlan] = {}
     for each in plans:

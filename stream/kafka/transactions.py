@@ -6,13 +6,14 @@ Every request has aiokafka's deadline and is retried; what never ends is ended b
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidTimestampError, KafkaError
+from aiokafka.errors import InvalidProducerEpoch, InvalidTimestampError, KafkaError, ProducerFenced
 
-from stream.errors import TimeRefused, permission_missing
+from stream.errors import Overtaken, TimeRefused, permission_missing
 from stream.failpoints import passing
 from stream.kafka.connection import aiokafka_arguments
 from stream.kafka.topics import BATCH_BYTES
@@ -82,6 +83,7 @@ class TransactionalProducer:
     def __init__(self, kafka: Kafka, transactional_id: str, partition: int) -> None:
         self.partition = partition
         self.id = transactional_id
+        self._kafka = kafka
         # What the watchdog looks at: how many transactions are over, and whether one is not.
         self.n_done = 0
         self.in_flight = False
@@ -134,8 +136,36 @@ class TransactionalProducer:
         """Write the records of each topic and the source offset in one transaction.
 
         Returns the offset of the last record of each topic that got any; ``cause`` names the failpoints passed.
-        **Raises** whatever the broker answers; the caller ends the process.
+        **Raises** `Overtaken`, and whatever else the broker answers; the caller ends the process.
         """
+        begun_at_s = time.monotonic()
+        try:
+            return await self._transact(cause, outputs, timestamp_ms, source)
+        except (ProducerFenced, InvalidProducerEpoch) as error:
+            raise self._overtaken(time.monotonic() - begun_at_s) from error
+
+    def _overtaken(self, took_s: float) -> Overtaken:
+        """Kafka says the same of a transaction that took too long and of another producer; the clock tells which."""
+        kafka = self._kafka
+        if took_s >= kafka.transaction_timeout_s:
+            return Overtaken(
+                f"a transaction took too long, and the broker has ended it: transactional_id={self.id} "
+                f"seconds={took_s:.1f} kafka.transaction_timeout_s={kafka.transaction_timeout_s:g}; did the broker or "
+                "this worker stand still?"
+            )
+        return Overtaken(
+            f"another worker has taken this partition over: transactional_id={self.id}; do two workers run with the "
+            "same LURM_WORKER__INSTANCE, or did this one stand still for longer than kafka.session_timeout_s="
+            f"{kafka.session_timeout_s:g}?"
+        )
+
+    async def _transact(
+        self,
+        cause: str,
+        outputs: Mapping[str, Sequence[Outgoing]],
+        timestamp_ms: int,
+        source: SourceOffset | None,
+    ) -> dict[str, int]:
         producer, self.in_flight = self._producer, True
         await producer.begin_transaction()
         sent = {topic: await self._send(topic, records, timestamp_ms) for topic, records in outputs.items() if records}

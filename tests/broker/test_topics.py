@@ -16,6 +16,7 @@ from stream.kafka.transactions import TransactionalProducer
 from stream.records.outgoing import Outgoing
 from stream.settings import Settings, Topics
 from tests.brokers import MakeSettings, producer, read_records
+from tests.workers import wait_until
 
 
 def _make(settings: Settings, name: str, partitions: int, **configs: str) -> None:
@@ -225,3 +226,24 @@ def test_a_row_of_a_hundred_thousand_interests_travels_among_small_ones(make_set
     found = read_records(settings, settings.changelog_topic, [0])
     assert [(record.key, record.value) for record in found] == [(row.key, row.value) for row in rows]
     assert max(map(len, values)) > BATCH_BYTES
+
+
+def test_embeddings_and_control_topics_that_take_too_small_messages_are_named(
+    make_kafka_settings: MakeSettings,
+) -> None:
+    """The broker would refuse the first batch, and every worker that starts again the same one."""
+    settings = make_kafka_settings()
+    create_missing(settings)
+    for name, largest in ((settings.topics.embeddings, BATCH_BYTES - 1), (settings.control_topic, 1000)):
+        with admin(settings) as client:
+            client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {"max.message.bytes": str(largest)})])
+        # The broker learns of it from its log, a moment later.
+        wait_until(lambda: check(settings))
+        (problem,) = check(settings)
+        assert (problem.topic, problem.found) == (name, f"max.message.bytes={largest}")
+        assert "kafka-configs.sh --alter" in problem.remedy
+        with pytest.raises(ConfigInvalid, match=f"max.message.bytes={largest}"):
+            ensure(settings)
+        with admin(settings) as client:
+            client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {"max.message.bytes": "1048576"})])
+        wait_until(lambda: not check(settings))

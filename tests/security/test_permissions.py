@@ -94,6 +94,7 @@ def permissions(settings: Settings, command: str) -> list[Permission]:
         "items": topics.items,
         "changelog": settings.changelog_topic,
         "control": settings.control_topic,
+        "erasures": settings.erasures_topic,
     }
     things = {column: ("topic", name) for column, name in names.items()}
     things |= {"group": ("group", settings.app.id), "transactional ids": ("transactional id", f"{settings.app.id}-*")}

@@ -1,0 +1,22 @@
+import re
+
+from stream.settings import Settings
+from tests.worker.conftest import MakeWorker
+from tests.workers import Traffic, second, wait_until
+
+
+def test_two_workers_with_one_instance_id_are_told_so(one_settings: Settings, make_worker: MakeWorker) -> None:
+    """Kafka says to the one that loses no more than that a transaction took too long, or that there is a newer one."""
+    twin = second(one_settings).model_copy(update={"worker": one_settings.worker})
+    a, b = make_worker(one_settings).ready(), make_worker(twin).start()
+    traffic = Traffic(one_settings, seed=71)
+
+    def ended() -> list[str]:
+        traffic.send(20)
+        return [each.output() for each in (a, b) if each.returncode is not None]
+
+    wait_until(ended, explain=lambda: [a.output(), b.output()])
+    assert {a.returncode, b.returncode} <= {70, None}
+    (output,) = ended()
+    assert re.search(r"another worker has taken this partition over: .*same LURM_WORKER__INSTANCE", output), output
+    assert "Traceback" not in output
