@@ -144,6 +144,7 @@ def write_something(settings: Settings) -> None:
     Traffic(settings, seed=90).send_these(events)
 
 
+@pytest.mark.slow
 def test_a_worker_and_an_erasure_need_what_the_page_says_and_no_right_to_make_topics(
     authorized: AuthorizedKafka, tmp_path: Path, bundle: Path, make_worker: MakeWorker, lurm: Lurm
 ) -> None:

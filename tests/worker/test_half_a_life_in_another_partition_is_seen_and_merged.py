@@ -50,6 +50,7 @@ def events_of(settings: Settings, seed: int, n: int) -> list[PlainEvent]:
 
 
 @pytest.mark.kafka
+@pytest.mark.slow
 def test_half_a_life_in_another_partition_is_seen_and_merged(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_half_a_life_in_another_partition_is_seen_and_merged(
 
 
 @pytest.mark.kafka
+@pytest.mark.slow
 def test_a_topic_whose_producers_all_use_crc32_is_well_once_the_settings_say_so(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
 ) -> None:

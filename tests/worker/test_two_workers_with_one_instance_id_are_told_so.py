@@ -1,10 +1,13 @@
 import re
 
+import pytest
+
 from stream.settings import Settings
 from tests.worker.conftest import MakeWorker
 from tests.workers import Traffic, second, wait_until
 
 
+@pytest.mark.slow
 def test_two_workers_with_one_instance_id_are_told_so(one_settings: Settings, make_worker: MakeWorker) -> None:
     """Kafka says to the one that loses no more than that a transaction took too long, or that there is a newer one."""
     twin = second(one_settings).model_copy(update={"worker": one_settings.worker})
