@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from stream.errors import BrokerUnavailable, ConfigInvalid, PermissionMissing
 from stream.kafka.connection import admin, broker_errors, consumer_arguments
-from stream.kafka.topics import existing
+from stream.kafka.permitted import existing
 from stream.metrics import build_info, tell_build
 from stream.settings import Settings
 

@@ -16,6 +16,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from state.rows import row_bytes_max
 from stream.errors import ConfigInvalid, LurmError, PermissionMissing
 from stream.kafka.connection import admin, broker_errors, client_arguments
+from stream.kafka.permitted import NOT_AUTHORIZED, existing, forbidden
 from stream.records.outgoing import RECORD_OVERHEAD_BYTES
 from stream.settings import Settings
 
@@ -47,8 +48,6 @@ _MESSAGE_BYTES = "max.message.bytes"
 _TOMBSTONES = "delete.retention.ms"
 _ERASURES = "topics.erasures"
 _EXISTS = 36
-_NOT_AUTHORIZED = 29
-_OPERATIONS = {"Read": "READ", "Write": "WRITE", "DescribeConfigs": "DESCRIBE_CONFIGS"}
 _WRONG_REQUEST = {17, 37, 38, 40, 44}  # topic name, partitions, replication factor, config, policy
 _READY_MS = 30_000
 
@@ -235,7 +234,7 @@ def n_partitions(settings: Settings, topic: str, operation: str = "") -> int:
     """
     with admin(settings) as client:
         found = existing(client, [topic]).get(topic)
-    if found and operation in _forbidden(found):
+    if found and operation in forbidden(found):
         raise PermissionMissing(f"{operation} on topic {topic}")
     return len(found["partitions"]) if found else 0
 
@@ -290,7 +289,7 @@ def _made(topic: Mapping[str, Any]) -> str | None:
     code, name = topic["error_code"], str(topic["name"])
     if code in (0, _EXISTS):
         return name if code == 0 else None
-    if code == _NOT_AUTHORIZED:
+    if code == NOT_AUTHORIZED:
         raise PermissionMissing(f"Create on topic {name}")
     error = ConfigInvalid if code in _WRONG_REQUEST else LurmError
     reason = topic.get("error_message") or f"error code {code}"
@@ -372,7 +371,7 @@ def _wrong_config(each: TopicPlan, key: str, found: str) -> Problem:
 def _describe(client: KafkaAdminClient, names: list[str]) -> dict[str, _Found]:
     """The topics that exist. **Raises** `PermissionMissing` when we may not look."""
     topics = existing(client, names)
-    if hidden := [name for name, topic in topics.items() if "DescribeConfigs" in _forbidden(topic)]:
+    if hidden := [name for name, topic in topics.items() if "DescribeConfigs" in forbidden(topic)]:
         raise PermissionMissing(*(f"DescribeConfigs on topic {name}" for name in hidden))
     if not topics:
         return {}
@@ -383,23 +382,7 @@ def _describe(client: KafkaAdminClient, names: list[str]) -> dict[str, _Found]:
             topic["topic_id"],
             len(topic["partitions"]),
             {key: entry["value"] for key, entry in configs.get(name, {}).items()},
-            _forbidden(topic),
+            forbidden(topic),
         )
         for name, topic in topics.items()
     }
-
-
-def existing(client: KafkaAdminClient, names: list[str]) -> dict[str, Mapping[str, Any]]:
-    """What the broker says of the topics that exist. **Raises** `PermissionMissing` when we may not know."""
-    topics = client.describe_topics(names)
-    if hidden := [topic["name"] for topic in topics if topic["error_code"] == _NOT_AUTHORIZED]:
-        raise PermissionMissing(*(f"Describe on topic {name}" for name in hidden))
-    return {topic["name"]: topic for topic in topics if topic["error_code"] == 0}
-
-
-def _forbidden(topic: Mapping[str, Any]) -> frozenset[str]:
-    """What we may not do to this topic; nothing where the broker does not say."""
-    allowed = set(topic.get("authorized_operations") or ())
-    if not allowed:
-        return frozenset()
-    return frozenset(each for each in ("Read", "Write", "DescribeConfigs") if _OPERATIONS[each] not in allowed)
