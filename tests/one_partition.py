@@ -36,6 +36,7 @@ from stream.operations.bag_report import period_bags
 from stream.operations.comparison import relative_error
 from stream.partition.ownership import Ownership
 from stream.partition.partition import Names, Partition, Pipeline
+from stream.partition.placement import Placement
 from stream.partition.reencode import Reencoder
 from stream.records import embedding_record
 from stream.records.embedding_record import EmbeddingWriter, Erased
@@ -292,6 +293,7 @@ class Disk:
             output=output,
             first_offsets=first_offsets,
             decoder=EventDecoder(bundle.codebook, {"buy": 3}, Limits(10_000, 0, 0)),
+            placement=Placement("events", 1, "any", WorkerMetrics()),
             scales=bundle.scales,
             empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(bundle.scales)),
             dead_letter_bytes_max=1 << 20,
