@@ -179,11 +179,7 @@ class Topics(Section):
         "empty: the events topic's name with -erasures",
     )
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of every topic but items; all must agree")
-    partitioner: Literal["murmur2", "crc32", "fnv1a", "any"] = Field(
-        "murmur2",
-        description="how producers place users: murmur2 (Java and most others, librdkafka's murmur2_random), crc32 "
-        "(librdkafka's default), fnv1a (Sarama's); any: workers do not look",
-    )
+    partitioner: Placing = Field("murmur2", description="how producers place users, see README; any: do not look")
     epoch: int = Field(0, ge=0, le=EPOCH_MAX, description="raise it by one to go on with a recreated events topic")
     replication: int = Field(-1, ge=-1, description="replicas of topics we make; -1: the broker's default")
 
@@ -272,9 +268,7 @@ class Worker(Section):
 
     instance: str = Field("", max_length=200, description="static member id; keep it across restarts, one per worker")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe line logged")
-    stuck_s_max: float = Field(
-        60.0, ge=5, le=86_400, description="the watchdog ends a worker without progress for this long"
-    )
+    stuck_s_max: float = Field(60.0, ge=5, le=86_400, description="the watchdog ends a worker without progress so long")
     stop_s_max: float = Field(
         25.0,
         ge=5,
