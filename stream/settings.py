@@ -29,6 +29,7 @@ from stream import failpoints
 from stream.errors import ConfigInvalid
 
 ENV_PREFIX = "LURM_"
+Placing = Literal["murmur2", "crc32", "fnv1a", "any"]
 _BYTES_MAX = 1 << 44
 # What a partition's second producer has between the application's id and its number.
 EMBEDDINGS_SUFFIX = "-embeddings"
