@@ -41,11 +41,11 @@ USERS = [b"ann", b"bob"]
 OF_BATCHES = [step for step in STEPS if step.startswith("batch.")]
 OF_ENCODES = [step for step in STEPS if step.startswith(("encode.", "roll_up."))]
 
-# Where a day is counted from, and how far from it: the day after the one that the newest cache closes is a day like no
-# other, and so are the turns of one, two and more months, after which days leave the window.
+# Where a day is counted from, and how far from it: the day after the one that a cache closes is a day like no other,
+# and so are the turns of two and more months, after which days leave the window.
 days = st.one_of(
-    st.tuples(st.just("after the closed day"), st.sampled_from([0, 0, 0, -1, 1])),
-    st.tuples(st.just("newest"), st.sampled_from([0, 1, 1, 2, 31, 62, 100, 400, -1, -40])),
+    st.tuples(st.sampled_from(["last closed", "closed before"]), st.sampled_from([0, 0, 0, -1, 1])),
+    st.tuples(st.just("newest"), st.sampled_from([0, 1, 2, 31, 62, 100, 100, 400, -1, -40])),
 )
 drawn_events = st.lists(
     st.tuples(st.sampled_from(USERS), days, st.integers(0, N_INTERESTS - 1), st.sampled_from([1, 3])),
@@ -62,7 +62,7 @@ class Orders(RuleBasedStateMachine):
     def begin(self, scales: str) -> None:
         self.folder = tempfile.mkdtemp()
         self.all = OnePartition(Path(self.folder), BUNDLES[scales], ENCODERS[scales])
-        self.after_closed = dict.fromkeys(USERS, FIRST_DAY)
+        self.after_closed = {user: [FIRST_DAY, FIRST_DAY] for user in USERS}
 
     @property
     def owner(self) -> Disk:
@@ -77,7 +77,8 @@ class Orders(RuleBasedStateMachine):
         newest = {user: max(self.all.days(user), default=FIRST_DAY) for user in USERS}
         found = []
         for user, (since, n), interest, weight in drawn:
-            day = (newest if since == "newest" else self.after_closed)[user] + n
+            closed = self.after_closed[user]
+            day = {"newest": newest[user], "last closed": closed[-1], "closed before": closed[-2]}[since] + n
             newest[user] = max(newest[user], day)
             found.append(on_day(user, day, interest, weight))
         return found
@@ -162,7 +163,8 @@ class Orders(RuleBasedStateMachine):
 
     def note_closed(self) -> None:
         """An encode closes all but each user's newest day."""
-        self.after_closed |= {user: max(self.all.days(user), default=FIRST_DAY) for user in USERS}
+        for user in USERS:
+            self.after_closed[user].append(max(self.all.days(user), default=FIRST_DAY))
 
     def teardown(self) -> None:
         if not hasattr(self, "all"):
