@@ -27,7 +27,9 @@ _OBJECTS_BYTES: Final = getsizeof(bytes(_LAYOUT.size)) + getsizeof(b"")
 class Mark(NamedTuple):
     """Why a user must be encoded again.
 
-    **Units**: ``first_ms`` is the Kafka record time of the first change (Unix ms), ``earliest_day`` a day number.
+    **Units**: ``first_ms`` is the Kafka record time of the first change (Unix ms); where that is no time of an arrival,
+    the negative of when we read it: since then somebody waits, but how fresh what we publish is cannot be told.
+    ``earliest_day`` is a day number.
     """
 
     first_seq: int

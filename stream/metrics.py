@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from state.record import Ledger
 from stream.exits import ENDINGS
-from stream.outcomes import ItemOutcome, Reason
+from stream.outcomes import ItemOutcome, Reason, RecordTime
 from stream.publishing import WALK_CAUSES, PublishingMetrics
 
 OUTCOMES: Final = ("received", "applied", "skipped", "rejected")
@@ -26,9 +26,10 @@ LOG_LEVELS: Final = ("warning", "error")
 LABEL_VALUES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "lurm_events": {"outcome": OUTCOMES},
     "lurm_rejections": {"reason": tuple(Reason)},
+    "lurm_record_times": {"kind": tuple(RecordTime)},
     "lurm_placed_users": {"place": ("right", "wrong")},
     "lurm_item_records": {"outcome": tuple(ItemOutcome)},
-    "lurm_stage_seconds": {"stage": ("decode", "merge", "store")},
+    "lurm_stage_seconds": {"stage": ("decode", "assign", "merge", "store")},
     "lurm_ledger_events": {"outcome": OUTCOMES},
     "lurm_partitions": {"role": ("active", "standby")},
     "lurm_encode_cache": {"outcome": CACHE_OUTCOMES},
@@ -67,6 +68,7 @@ class WorkerMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._add_events()
+        self._add_times()
         self._add_partitions()
         self._add_encoding()
         self._add_embeddings()
@@ -120,7 +122,8 @@ class WorkerMetrics:
         )
         self.stage = Histogram(
             "lurm_stage_seconds",
-            "Time of a batch per stage. The stage that grew is the one to look at; store: the disk.",
+            "Time of a batch per stage. The stage that grew is the one to look at; store: the disk; assign: unknown"
+            " items with attributes never seen, which `lurm items assign --send` spares.",
             ["stage"],
             registry=registry,
             buckets=_FAST,
@@ -130,6 +133,20 @@ class WorkerMetrics:
             "Transaction of a batch, begin to commit. Slow: look at the broker's request times and replicas.",
             registry=registry,
             buckets=_FAST,
+        )
+
+    def _add_times(self) -> None:
+        registry = self.registry
+        self.record_times = Counter(
+            "lurm_record_times",
+            "Applied events by their record's time. none, backdated: LurmFreshnessUnmeasured. ahead: LurmClockBehind.",
+            ["kind"],
+            registry=registry,
+        )
+        self.before_2000 = Counter(
+            "lurm_events_before_2000",
+            "Applied events whose ts lies before the year 2000. Grows: LurmEventTimes, their producer means no ms.",
+            registry=registry,
         )
 
     def _add_partitions(self) -> None:
@@ -339,6 +356,11 @@ class WorkerMetrics:
             ["how"],
             registry=registry,
         )
+        self.clock_behind_s = Gauge(
+            "lurm_clock_behind_seconds",
+            "How far this clock is behind what brokers wrote, whose time is used meanwhile. Not 0: LurmClockBehind.",
+            registry=registry,
+        )
         self.log_messages = Counter(
             "lurm_log_messages",
             "Warnings and errors logged, by library. aiokafka's grow: the broker refuses or is away, read the log.",
@@ -350,9 +372,9 @@ class WorkerMetrics:
 
     def _touch_labels(self) -> None:
         counters = (
-            self.events, self.rejections, self.placed_users, self.item_records, self.encode_cache, self.exits,
-            self.log_messages,
-        )  # fmt: skip
+            *(self.events, self.rejections, self.record_times, self.placed_users, self.item_records),
+            *(self.encode_cache, self.exits, self.log_messages),
+        )
         for counter in counters:
             for family in counter.describe():
                 for values in product(*LABEL_VALUES[family.name].values()):

@@ -13,6 +13,16 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     FUTURE = "future"
     TOO_OLD = "too_old"
+    WRONG_UNIT = "wrong_unit"
+
+
+class RecordTime(StrEnum):
+    """What the time of an event's Kafka record is; a closed set, used as a metric label."""
+
+    ARRIVAL = "arrival"
+    NONE = "none"
+    BACKDATED = "backdated"
+    AHEAD = "ahead"
 
 
 class ItemOutcome(StrEnum):

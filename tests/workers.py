@@ -112,7 +112,11 @@ class Traffic:
 
     def send(self, n: int, compression: str | None = None) -> None:
         """Send n random events, all acknowledged when this returns."""
-        self.send_these([self._event() for _ in range(n)], compression)
+        self.send_these(self.events(n), compression)
+
+    def events(self, n: int) -> list[PlainEvent]:
+        """n random events, not sent."""
+        return [self._event() for _ in range(n)]
 
     def send_these(self, events: Sequence[PlainEvent], compression: str | None = None) -> None:
         """Send these events, all acknowledged when this returns."""

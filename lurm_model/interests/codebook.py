@@ -5,24 +5,21 @@ Interests ``0 .. D-1`` are clusters of items, ``D`` is the explicit *unknown* in
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import scipy.sparse as sp
 
+from lurm_model.interests.nearest import Nearest
 from lurm_model.interests.weighting import Float32
 from state.periods import Int64
 
 # An item's attributes as events and catalogues write them, and whatever reads the same; None says nothing.
 WrittenAttributes = dict[str, str | list[str] | None]
 GivenAttributes = Mapping[str, Sequence[str] | str | None]
-
-# Numbers in one block of products of items and centroids: 64 MiB.
-_BLOCK = 1 << 24
-# Far more than a product of float32 vectors of length 1 is off.
-_NEAR = 1e-5
 
 
 def content_id(*parts: bytes) -> str:
@@ -84,40 +81,48 @@ class Codebook:
 
     def assign_many(self, item_attributes: Sequence[GivenAttributes]) -> Int64:
         """The interest of each of these items, int64[n]; whichever others are asked for beside it."""
-        found = np.full(len(item_attributes), self.unknown, np.int64)
-        vectors = self._embed(item_attributes)
-        told = np.flatnonzero(vectors.any(axis=1))
-        n_block = max(1, _BLOCK // max(1, self.n_clusters))
-        for start in range(0, len(told), n_block):
-            rows = told[start : start + n_block]
-            found[rows] = _nearest(vectors[rows], self.centroids)
+        return self.assign_sets([sorted(self.known_tokens(each)) for each in item_attributes])
+
+    def known_tokens(self, attributes: GivenAttributes) -> set[int]:
+        """The rows of the tokens that are known of these attributes."""
+        found: set[int] = set()
+        for key, values in attributes.items():
+            rows = self._rows_of.get(key)
+            if rows is None or values is None:
+                continue
+            for value in (values,) if isinstance(values, str) else values:
+                row = rows.get(value)
+                if row is not None:
+                    found.add(row)
         return found
 
-    def _embed(self, item_attributes: Sequence[GivenAttributes]) -> Float32:
+    @cached_property
+    def _rows_of(self) -> dict[str, dict[str, int]]:
+        """The rows of the tokens by key and value; of a token that can be parted in several ways by each."""
+        rows: dict[str, dict[str, int]] = {}
+        for token, row in self.tokens.items():
+            for at, character in enumerate(token):
+                if character == "=":
+                    rows.setdefault(token[:at], {})[token[at + 1 :]] = row
+        return rows
+
+    def assign_sets(self, token_sets: Sequence[Collection[int]]) -> Int64:
+        """The interest of each of these sets of tokens' rows, ascending; `unknown` if it has none, or they cancel."""
+        found = np.full(len(token_sets), self.unknown, np.int64)
+        vectors = self._embed(token_sets)
+        told = np.flatnonzero(vectors.any(axis=1))
+        found[told] = self._nearest(vectors[told])
+        return found
+
+    @cached_property
+    def _nearest(self) -> Nearest:
+        return Nearest(self.centroids)
+
+    def _embed(self, token_sets: Sequence[Collection[int]]) -> Float32:
         """As training does: the mean of an item's known tokens, each once; zeros where none is known."""
-        known = self.tokens
-        rows = [
-            sorted({known[token] for token in attribute_tokens(each) if token in known}) for each in item_attributes
-        ]
-        n_tokens = np.array([len(row) for row in rows], np.int64)
+        n_tokens = np.fromiter(map(len, token_sets), np.int64, len(token_sets))
         share = np.repeat(1 / np.maximum(n_tokens, 1), n_tokens).astype(np.float32)
-        columns = np.array([column for row in rows for column in row], np.int64)
-        matrix = sp.csr_matrix(
-            (share, columns, np.append(0, np.cumsum(n_tokens))), (len(rows), len(self.token_vectors))
-        )
+        columns = np.fromiter(chain.from_iterable(token_sets), np.int64, int(n_tokens.sum()))
+        offsets = np.append(0, np.cumsum(n_tokens))
+        matrix = sp.csr_matrix((share, columns, offsets), (len(token_sets), len(self.token_vectors)))
         return np.asarray(matrix @ self.token_vectors, np.float32)
-
-
-def _nearest(vectors: Float32, centroids: Float32) -> Int64:
-    """The centroid with the largest product, int64[n].
-
-    How a matrix product rounds depends on its size, so what is near is compared again, one by one and in float64: an
-    item's interest must not depend on the items beside it.
-    """
-    scores = vectors @ centroids.T
-    best = scores.max(axis=1, keepdims=True)
-    near = ~(scores < best - _NEAR * np.linalg.norm(vectors, axis=1, keepdims=True))
-    item, cluster = np.nonzero(near)
-    exact = np.einsum("ij,ij->i", vectors[item].astype(np.float64), centroids[cluster].astype(np.float64))
-    first = np.lexsort((cluster, -exact, item))
-    return cluster[first][np.unique(item[first], return_index=True)[1]].astype(np.int64)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka.consumer import subscription_state
 from aiokafka.errors import ConsumerStoppedError, InconsistentGroupProtocolError, KafkaError
@@ -19,12 +19,14 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
-import stream.kafka.fetcher  # noqa: F401 - changes how aiokafka reads
 from stream.driver.backlog import bytes_by_topic, bytes_of, waiting
+from stream.driver.fetched import EndsSeen, Fetched
 from stream.errors import GroupMixed, SourceLost
 from stream.fatal import die
 from stream.kafka.connection import SHORT_WAIT_MS, check_fetching
+from stream.kafka.fetcher import Taken
 from stream.kafka.source import Position, n_lost
+from stream.records.arrival import Arrival
 
 # Batches of a source partition that are fetched and not applied; what comes meanwhile is one larger batch. Faust would
 # count them over all partitions, and then ask for none for a whole second.
@@ -37,15 +39,6 @@ _LEAVE_S = 1.0
 _RETRY_S = 0.1
 # Faust gives a rebalance this share of its timeout to finish what is in flight.
 _DRAIN_SHARE = 0.6
-
-
-class Fetched(NamedTuple):
-    """One fetch of one partition; ``next`` is the position after it, past control records and compacted offsets."""
-
-    records: list[Any]
-    start: int
-    next: int
-    generation: int
 
 
 class PartitionState(subscription_state.TopicPartitionState):
@@ -71,7 +64,7 @@ subscription_state.TopicPartitionState = PartitionState
 class BatchMessage(ConsumerMessage):
     """A whole fetched batch; its ``offset`` is the last position it covers, whether or not a record stands there."""
 
-    __slots__ = ("n_bytes", "next", "records", "start")
+    __slots__ = ("arrival", "n_bytes", "next", "records", "start")
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -81,6 +74,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._rebalancing_app = asyncio.Lock()
+        self._ends = EndsSeen()
         super().__init__(*args, **kwargs)
 
     async def on_start(self) -> None:
@@ -175,12 +169,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         generation = self.app.consumer_generation_id
         fetched = {}
         for tp, state in _states(subscriptions).items():
-            batch, after = records.get(tp, []), state.position
+            batch, after = records.get(tp, Taken()), state.position
+            self.app.ownership.shared.clock.broker_wrote(batch.broker_ms)
+            self._ends.note(tp, state.highwater, state.timestamp)
             first = batch[0].offset if batch else after
             start = first if state.jumped else before.get(tp, first)
             is_wanted = active_partitions is None or tp in active_partitions
             if batch or (is_wanted and (after > start or state.jumped)):
-                fetched[tp] = Fetched(batch, start, after, generation)
+                arrival = Arrival(batch.to_send_on, self._ends.after_ms(tp, start))
+                fetched[tp] = Fetched(batch, start, after, generation, arrival)
                 state.jumped = False
         return fetched
 
@@ -292,7 +289,7 @@ class Consumer(driver.Consumer):
             generation_id=batch.generation,
         )  # fmt: skip
         message.records, message.start, message.next = batch.records, batch.start, batch.next
-        message.n_bytes = bytes_of(batch.records)
+        message.n_bytes, message.arrival = bytes_of(batch.records), batch.arrival
         yield message
 
     async def perform_seek(self) -> None:

@@ -29,8 +29,8 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-import stream.kafka.lenient  # noqa: F401 - changes how kafka-python reads
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused, permission_missing
+from stream.kafka.clock import Clock
 from stream.kafka.security import OAUTHBEARER, aiokafka_security, kafka_python_security
 from stream.settings import Kafka, Settings
 
@@ -114,11 +114,12 @@ async def fetch(consumer: Any, max_records: int | None = None) -> dict[Any, list
 
 
 async def fetched_between(
-    consumer: Any, spans: Mapping[TopicPartition, tuple[int, int]]
+    consumer: Any, spans: Mapping[TopicPartition, tuple[int, int]], clock: Clock | None = None
 ) -> AsyncIterator[tuple[TopicPartition, Any]]:
     """The records of paused partitions from an offset to before another, each with its partition; then they are paused.
 
-    All side by side: in turn, each would wait until the broker gives up waiting for more of the one before.
+    All side by side: in turn, each would wait until the broker gives up waiting for more of the one before. The clock
+    is told what brokers wrote there.
     """
     unread = dict(spans)
     for partition, (start, _) in spans.items():
@@ -131,6 +132,8 @@ async def fetched_between(
         if not unread:
             return
         for partition, records in (await fetch(consumer)).items():
+            if clock is not None:
+                clock.broker_wrote(getattr(records, "broker_ms", 0))
             for record in records:
                 yield partition, record
 

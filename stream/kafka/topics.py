@@ -129,7 +129,12 @@ def plan(settings: Settings, n_interests: int = 0, event_bytes_max: int = 0) -> 
     tombstones = {_TOMBSTONES: str(DELETE_RETENTION_MS)}
     changelog = tombstones | {_MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, largest))}
     letter = event_bytes_max + DEAD_LETTER_BYTES
-    dead_letters = {"cleanup.policy": "delete", _MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, letter))}
+    dead_letters = {
+        "cleanup.policy": "delete",
+        _MESSAGE_BYTES: str(max(MESSAGE_BYTES_MAX, letter)),
+        # A worker's clock that is behind must not have them deleted as old ones at once.
+        "message.timestamp.type": "LogAppendTime",
+    }
     topics = settings.topics
     plans = (
         TopicPlan(topics.events, "topics.events", "delete", {"cleanup.policy": "delete"}, operations=_READ),

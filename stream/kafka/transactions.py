@@ -15,6 +15,7 @@ from aiokafka.errors import InvalidProducerEpoch, InvalidTimestampError, KafkaEr
 
 from stream.errors import Overtaken, TimeRefused, permission_missing
 from stream.failpoints import passing
+from stream.kafka.clock import Clock
 from stream.kafka.connection import aiokafka_arguments
 from stream.kafka.topics import BATCH_BYTES
 from stream.records.outgoing import Outgoing
@@ -80,8 +81,9 @@ class Writer(Protocol):
 class TransactionalProducer:
     """The only writer of one partition's outputs while it is started."""
 
-    def __init__(self, kafka: Kafka, transactional_id: str, partition: int) -> None:
+    def __init__(self, kafka: Kafka, transactional_id: str, partition: int, clock: Clock | None = None) -> None:
         self.partition = partition
+        self._clock = clock or Clock()
         self.id = transactional_id
         self._kafka = kafka
         # What the watchdog looks at: how many transactions are over, and whether one is not.
@@ -173,10 +175,12 @@ class TransactionalProducer:
         for topic, batches in sent.items():
             for n_records, acknowledged in batches:
                 try:
-                    base = (await acknowledged).offset
+                    answer = await acknowledged
                 except InvalidTimestampError as error:
                     raise TimeRefused(f"topic={topic}") from error
-                last[topic] = written[topic] = last_offset(topic, base, n_records, written.get(topic, -1))
+                last[topic] = written[topic] = last_offset(topic, answer.offset, n_records, written.get(topic, -1))
+                if answer.timestamp_type:
+                    self._clock.broker_wrote(answer.timestamp)
         passing(f"{cause}.sent")
         if source is not None:
             position = {TopicPartition(source.topic, source.partition): source.next_offset}

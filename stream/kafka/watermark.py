@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 
 from state.record import PartitionRecord, decode_record
 from state.rows import RECORD_KEY
+from stream.kafka.clock import Clock
 from stream.kafka.connection import fetched_between, reading
 from stream.settings import Kafka
 
@@ -25,7 +26,9 @@ class Newest(NamedTuple):
     end: int
 
 
-async def newest_records(kafka: Kafka, topic: str, numbers: Iterable[int]) -> dict[int, Newest]:
+async def newest_records(
+    kafka: Kafka, topic: str, numbers: Iterable[int], clock: Clock | None = None
+) -> dict[int, Newest]:
     """The last committed record of each partition; one that stands too far back is missing."""
     partitions = [TopicPartition(topic, number) for number in numbers]
     if not partitions:
@@ -37,6 +40,6 @@ async def newest_records(kafka: Kafka, topic: str, numbers: Iterable[int]) -> di
         for n_offsets in _LOOK_BACK:
             wanted = [each for each in partitions if each not in found]
             spans = {each: (max(first[each], ends[each] - n_offsets), ends[each]) for each in wanted}
-            read = fetched_between(consumer, spans)
+            read = fetched_between(consumer, spans, clock)
             found |= {each: record async for each, record in read if record.key == RECORD_KEY}
     return {each.partition: Newest(decode_record(last.value), last.offset, ends[each]) for each, last in found.items()}

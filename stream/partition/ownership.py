@@ -84,7 +84,7 @@ class Ownership:
             raise RuntimeError(f"the store of partition {number} is not open yet")
         store = self._stores[number]
         # A replay would go on where it stopped, and the changelog may have forgotten tombstones since.
-        if not is_recent(store.written_at_s, time.time()):
+        if not is_recent(store.written_at_s, self.shared.clock.now_ms() / 1000):
             raise StoreUnavailable(
                 f"the state saw no changelog for days and must begin anew, with the worker: path={store.path}"
             )
@@ -111,7 +111,7 @@ class Ownership:
             self._refuse_other(store, changelog_id)
         await self._end_hanging(producers)
         closed = allowed - set(self._stores)
-        newest = await newest_records(self._kafka, self.shared.names.changelog, closed)
+        newest = await newest_records(self._kafka, self.shared.names.changelog, closed, self.shared.clock)
         await self._open_stores(closed, changelog_id, newest)
         for number, (rows, embeddings) in producers.items():
             if number in self._allowed:
@@ -174,7 +174,7 @@ class Ownership:
         So it is for a worker that stood still for longer than its session, and has not heard from its group yet.
         """
         held = dict(self.partitions)
-        newest = await newest_records(self._kafka, self.shared.names.changelog, held)
+        newest = await newest_records(self._kafka, self.shared.names.changelog, held, self.shared.clock)
         return any(each.record.next_offset > held[number].next_offset for number, each in newest.items())
 
     async def remove_old(self, now_s: float) -> None:
@@ -209,8 +209,10 @@ class Ownership:
 
     async def _fence(self, number: int) -> Producers:
         app_id = self.shared.names.group
-        rows = TransactionalProducer(self._kafka, f"{app_id}-{number}", number)
-        embeddings = TransactionalProducer(self._kafka, f"{app_id}{EMBEDDINGS_SUFFIX}-{number}", number)
+        rows = TransactionalProducer(self._kafka, f"{app_id}-{number}", number, self.shared.clock)
+        embeddings = TransactionalProducer(
+            self._kafka, f"{app_id}{EMBEDDINGS_SUFFIX}-{number}", number, self.shared.clock
+        )
         await asyncio.gather(rows.start(), embeddings.start())
         return rows, embeddings
 

@@ -8,20 +8,23 @@ crash before (1) ends leaves nothing, a crash before (2) is repaired by replayin
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from types import MappingProxyType
 
 import msgspec
 import numpy as np
 
-from state.periods import Scale
+from lurm_model.interests.attribute_sets import SETS_AT_ONCE, NewSets
+from state.periods import Int64, Scale
 from state.record import Ledger, PartitionRecord, encode_record
 from state.rollup import roll_up
 from state.rows import RECORD_KEY, Write, seq_of
 from state.store import BagStore, Changes
 from state.walk import Output, Walk
 from stream.failpoints import passing
+from stream.kafka.clock import Clock
 from stream.kafka.source import Source
 from stream.kafka.transactions import SourceOffset, Writer
 from stream.metrics import WorkerMetrics
@@ -29,9 +32,11 @@ from stream.partition.erased import ErasedUsers
 from stream.partition.erasing import Asked, Deed, Doomed, checked, doom, erased_end
 from stream.partition.ingest import update_rows
 from stream.partition.placement import Placement
-from stream.records.dead_letters import dead_letters
-from stream.records.events import EventDecoder, Rejection, SourceRecord
+from stream.records.arrival import UNKNOWN, Arrival
+from stream.records.dead_letters import Place, dead_letters
+from stream.records.events import MS_OF_2000, EventBatch, EventDecoder, SourceRecord
 from stream.records.outgoing import Outgoing
+from stream.records.record_times import waiting
 
 logger = logging.getLogger("lurm")
 
@@ -71,6 +76,9 @@ class Pipeline:
     dead_letter_bytes_max: int
     metrics: WorkerMetrics
     now_ms: Callable[[], int]
+    clock: Clock = field(default_factory=Clock)
+    # One for all: more would take turns at the same cores.
+    assigning: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "lurm-assign"))
 
 
 class Partition:
@@ -165,40 +173,83 @@ class Partition:
         return self.record.next_offset
 
     async def apply(
-        self, records: Sequence[SourceRecord], next_offset: int, is_current: Callable[[], bool] = lambda: True
+        self,
+        records: Sequence[SourceRecord],
+        next_offset: int,
+        is_current: Callable[[], bool] = lambda: True,
+        arrival: Arrival = UNKNOWN,
     ) -> None:
         """Apply one fetched batch that ends before ``next_offset``, unless it is overtaken by when its turn comes."""
         async with self._order:
             if is_current():
-                await self._apply(records, next_offset)
+                await self._apply(records, next_offset, is_current, arrival)
 
-    async def _apply(self, records: Sequence[SourceRecord], next_offset: int) -> None:
+    async def _apply(
+        self,
+        records: Sequence[SourceRecord],
+        next_offset: int,
+        is_current: Callable[[], bool],
+        arrival: Arrival,
+    ) -> None:
         shared, record = self._shared, self.record
         # The contiguity check makes this empty; were it ever wrong, nothing would be counted twice.
         fresh = [source for source in records if source.offset >= record.next_offset]
         counted = self.erased.still_counted(fresh)
         with shared.metrics.timed("decode"):
-            batch = shared.decoder.decode(counted, shared.now_ms())
+            parsed = shared.decoder.parse(counted, shared.now_ms())
+        if len(parsed.new.sets) > SETS_AT_ONCE:
+            # Each half with a transaction of its own, so that the watchdog sees that the source moves.
+            half, arrival = len(records) // 2, arrival.half()
+            await self._apply(records[:half], records[half].offset, is_current, arrival)
+            if is_current():
+                await self._apply(records[half:], next_offset, is_current, arrival)
+            return
+        interests = await self._interests(parsed.new, is_current)
+        if interests is None:
+            return
+        with shared.metrics.timed("decode"):
+            batch = shared.decoder.finish(parsed, interests)
+        waited = waiting(batch.record_ms, arrival, shared.now_ms())
         passing("batch.decoded")
         with shared.metrics.timed("merge"):
-            update = update_rows(batch, record.epoch, self.store)
+            update = update_rows(replace(batch, record_ms=waited.since_ms), record.epoch, self.store)
         passing("batch.merged")
         ledger = Ledger(len(records), len(batch), len(records) - len(counted), len(batch.rejected))
         self.erased.forget_passed(max(next_offset, record.next_offset))
         after = self._next_record(next_offset=max(next_offset, record.next_offset), ledger=record.ledger + ledger)
         rows = list(zip(update.keys, update.values, strict=True))
         source = SourceOffset(shared.names.events, self.number, after.next_offset, shared.names.group)
-        letters = dead_letters(batch.rejected, shared.names.events, self.number, shared.dead_letter_bytes_max)
+        place = Place(shared.names.events, self.number)
+        letters = dead_letters(batch.rejected, place, shared.dead_letter_bytes_max, arrival.to_send_on)
         rejected = {shared.names.dead_letters: letters}
         offset = await self._commit("batch", rows, after, rejected, source)
         with shared.metrics.timed("store"):
             marks = self.store.marks.add(update.users, update.marks)
             self.store.apply(Changes(rows, after, offset, marks))
         passing("batch.applied")
-        self._count(ledger, batch.rejected, batch.n_unknown_items)
+        self._count(ledger, batch)
         shared.placement.look(batch.users, self.number, shared.now_ms())
-        if records:
-            self.newest_applied_ms = records[-1].timestamp
+        for kind, n in waited.kinds.items():
+            shared.metrics.record_times.labels(kind.value).inc(n)
+        shared.metrics.before_2000.inc(int(np.count_nonzero(batch.ts_ms < MS_OF_2000)))
+        self.newest_applied_ms = max(int(waited.since_ms[-1:].sum()), self.newest_applied_ms)
+
+    async def _interests(self, new: NewSets, is_current: Callable[[], bool]) -> Int64 | None:
+        """The interests of sets of attributes that were never seen; None when the batch is overtaken meanwhile.
+
+        That is a product with all interests, of seconds where there are a million: in a thread, so that no
+        transaction of others waits. What was found is remembered all the same.
+        """
+        sets = self._shared.decoder.sets
+        if not new.sets:
+            return np.zeros(0, np.int64)
+        with self._shared.metrics.timed("assign"):
+            loop = asyncio.get_running_loop()
+            interests = await loop.run_in_executor(self._shared.assigning, sets.find, new.sets)
+        if is_current():
+            return interests
+        sets.remember(new, interests)
+        return None
 
     async def roll_up(self, closed: Mapping[bytes, int]) -> None:
         """Move users' days before their window into their coarse rows, as many users at once as rows allow.
@@ -314,12 +365,12 @@ class Partition:
         self._last_commit.set(self._shared.now_ms() / 1000)
         return last[names.changelog]
 
-    def _count(self, ledger: Ledger, rejected: Sequence[Rejection], n_unknown_items: int) -> None:
+    def _count(self, ledger: Ledger, batch: EventBatch) -> None:
         metrics = self._shared.metrics
         metrics.count(ledger)
         metrics.batch_events.observe(ledger.received)
-        metrics.unknown_items.inc(n_unknown_items)
-        for rejection in rejected:
+        metrics.unknown_items.inc(batch.n_unknown_items)
+        for rejection in batch.rejected:
             metrics.rejections.labels(rejection.reason.value).inc()
 
 

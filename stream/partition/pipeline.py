@@ -8,6 +8,7 @@ from lurm_model.bundle import Bundle
 from state.periods import Scale, format_scales
 from state.record import PartitionRecord
 from state.walk import Output
+from stream.kafka.clock import Clock
 from stream.kafka.source import Source
 from stream.metrics import WorkerMetrics
 from stream.partition.partition import Names, Pipeline
@@ -25,6 +26,7 @@ class Surroundings(NamedTuple):
     first_offsets: Callable[[], Awaitable[Mapping[int, int]]]
     dead_letter_bytes_max: int
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    clock: Clock | None = None
 
 
 def pipeline(
@@ -36,6 +38,7 @@ def pipeline(
 ) -> Pipeline:
     """What all partitions of a worker share. The state's scales are the bundle's."""
     scales: tuple[Scale, ...] = bundle.scales
+    clock = around.clock or Clock(around.now_ms)
     events, topics = settings.events, settings.topics
     limits = Limits.of(events, scales)
     return Pipeline(
@@ -57,5 +60,6 @@ def pipeline(
         empty_record=PartitionRecord(bundle.codebook.interest_space_id, format_scales(scales)),
         dead_letter_bytes_max=around.dead_letter_bytes_max,
         metrics=metrics,
-        now_ms=around.now_ms,
+        now_ms=clock.now_ms,
+        clock=clock,
     )

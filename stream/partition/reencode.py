@@ -152,7 +152,7 @@ class Reencoder:
         metrics.published.inc(len(encoded.users))
         metrics.norm.set(encoded.mean_norm)
         for user, mark in taken.items():
-            if user not in encoded.refused:
+            if user not in encoded.refused and mark.first_ms > 0:
                 metrics.freshness.observe(max(0.0, (now_ms - mark.first_ms) / 1000))
         if encoded.refused:
             # Their marks go all the same: the same rows would give the same again.

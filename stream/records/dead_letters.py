@@ -4,7 +4,9 @@
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+from stream.records.arrival import LeftOut
 from stream.records.events import ID_BYTES_MAX, Rejection
 from stream.records.outgoing import RECORD_OVERHEAD_BYTES, Outgoing
 
@@ -13,31 +15,50 @@ PREFIX = "__lurm.errors."
 _MESSAGE_CHARS_MAX = 500
 
 
-def dead_letter(rejection: Rejection, topic: str, partition: int, bytes_max: int) -> Outgoing:
+class Place(NamedTuple):
+    """The source partition that rejected events came from."""
+
+    topic: str
+    number: int
+
+
+def dead_letter(rejection: Rejection, place: Place, bytes_max: int) -> Outgoing:
     """The record to send: key, value and headers as they were, ours appended.
 
-    An event that came compressed may be larger than any topic takes as it is: only its key, if that is a user's, and
-    our headers go, with ``bytes``. It can be read where it came from.
+    An event that came compressed may be larger than any topic takes as it is, or than what is read at all: only its
+    key, if that is a user's, and our headers go, with ``bytes``. It can be read where it came from.
     """
     ours = {
         "reason": rejection.reason.value,
         "message": rejection.message[:_MESSAGE_CHARS_MAX],
-        "topic": topic,
-        "partition": str(partition),
+        "topic": place.topic,
+        "partition": str(place.number),
         "offset": str(rejection.record.offset),
     }
     key, value = rejection.record.key, rejection.record.value
     letter = Outgoing(key, value, [*rejection.record.headers, *_headers(ours)])
-    n_bytes = _bytes_at_most(letter)
-    if n_bytes <= bytes_max:
+    left_out = isinstance(value, LeftOut)
+    n_bytes = value.n_bytes if isinstance(value, LeftOut) else _bytes_at_most(letter)
+    if n_bytes <= bytes_max and not left_out:
         return letter
     is_short = key is not None and len(key) <= ID_BYTES_MAX
     return Outgoing(key if is_short else None, None, _headers(ours | {"bytes": str(n_bytes)}))
 
 
-def dead_letters(rejections: Iterable[Rejection], topic: str, partition: int, bytes_max: int) -> list[Outgoing]:
-    """One dead letter per rejection of a batch of this source partition."""
-    return [dead_letter(rejection, topic, partition, bytes_max) for rejection in rejections]
+def dead_letters(
+    rejections: Iterable[Rejection], place: Place, bytes_max: int, to_send_on: int | None = None
+) -> list[Outgoing]:
+    """One dead letter per rejection of a batch of this source partition.
+
+    A batch that came compressed may hold a thousand times what was sent. Of all its events together no more than
+    ``to_send_on`` bytes are repeated; of those beyond, as of one that is too large, only the key.
+    """
+    left, letters = 1 << 62 if to_send_on is None else to_send_on, []
+    for rejection in rejections:
+        letter = dead_letter(rejection, place, bytes_max)
+        left -= len(letter.value or b"")
+        letters.append(letter if left >= 0 else dead_letter(rejection, place, 0))
+    return letters
 
 
 def _headers(ours: Mapping[str, str]) -> list[tuple[str, bytes]]:

@@ -6,24 +6,28 @@ record's key is the user id. Whatever is no acceptable event is rejected with a 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from lurm_model.interests.attribute_sets import AttributeSets, NewSets
 from lurm_model.interests.codebook import Codebook, WrittenAttributes
 from state.bags import UInt32
 from state.errors import UNREADABLE
 from state.periods import TS_MS_MAX, TS_MS_MIN, Int64, Scale
 from stream.outcomes import Reason
+from stream.records.arrival import LeftOut
 from stream.settings import Events
 
 ID_BYTES_MAX: Final = 256
+# An accepted event of before is counted apart: whoever writes its time may mean another unit.
+MS_OF_2000: Final = 946_684_800_000
+# Seconds of the years 2000 to 2100, which as milliseconds are days in January and February 1970.
+_SECONDS: Final = (946_684_800, 4_102_444_800)
 # After a batch fails to decode at once, its pieces of this size are tried, and only a failing piece one by one.
 _PIECE: Final = 256
-_ASSIGNED_MAX: Final = 100_000
 # How far back events may go unless a setting says otherwise. A change of an old day encodes the whole life anew, in the
 # thread that all share, .2 ms a period: 50 years have 600 months, 10 years 3,650 days where nothing rolls them up.
 _AGE_S_MAX, _AGE_S_MAX_OF_DAYS = 50 * 31_557_600, 10 * 31_557_600
@@ -109,6 +113,21 @@ class EventBatch:
         return len(self.user)
 
 
+class Parsed(NamedTuple):
+    """Acceptable events, before all their interests are known.
+
+    ``interest`` int64[n] is -1 for those of ``pending`` (their indices), whose interests are those of ``new``.
+    """
+
+    records: list[SourceRecord]
+    events: list[Event]
+    ts_ms: Int64
+    rejected: list[Rejection]
+    interest: Int64
+    pending: Int64
+    new: NewSets
+
+
 class EventDecoder:
     """Decodes batches for one codebook; a pure function of the records, the time it is given and what is ``learned``.
 
@@ -123,32 +142,35 @@ class EventDecoder:
         self._weights = dict(weights)
         self._limits = limits
         self._one = msgspec.json.Decoder(Event)
-        self._assigned: dict[bytes, int] = {}
+        self.sets = AttributeSets(codebook)
 
     def decode(self, records: Sequence[SourceRecord], now_ms: int) -> EventBatch:
-        """Columns of the acceptable events, and the rest with its reasons."""
+        """Columns of the acceptable events, and the rest with its reasons; as its three steps at once."""
+        parsed = self.parse(records, now_ms)
+        return self.finish(parsed, self.sets.find(parsed.new.sets))
+
+    def parse(self, records: Sequence[SourceRecord], now_ms: int) -> Parsed:
+        """What is known at once; whoever must not wait looks for the interests of the new sets elsewhere."""
         rejected: list[Rejection] = []
         kept, events = self._parse(records, rejected)
         ts_ms = np.array([event.ts for event in events], np.int64)
         late = self._time_reasons(ts_ms, now_ms)
         if late:
-            rejected += [
-                Rejection(kept[i], reason, f"ts={events[i].ts} now={now_ms}; {_SETTING[reason]} is the limit")
-                for i, reason in late.items()
-            ]
+            rejected += [Rejection(kept[i], reason, _why(reason, events[i].ts, now_ms)) for i, reason in late.items()]
             rejected.sort(key=lambda rejection: rejection.record.offset)
             fine = [i for i in range(len(kept)) if i not in late]
             kept, events, ts_ms = [kept[i] for i in fine], [events[i] for i in fine], ts_ms[fine]
-        return self._columns(kept, events, ts_ms, rejected)
+        return Parsed(kept, events, ts_ms, rejected, *self._interests(events))
 
-    def _columns(
-        self, records: Sequence[SourceRecord], events: Sequence[Event], ts_ms: Int64, rejected: list[Rejection]
-    ) -> EventBatch:
+    def finish(self, parsed: Parsed, interests: Int64) -> EventBatch:
+        """The columns, once the interests of all new sets are found."""
+        self.sets.remember(parsed.new, interests)
+        records, events, interest = parsed.records, parsed.events, parsed.interest
+        interest[parsed.pending] = interests[parsed.new.of_item]
         n = len(records)
         index: dict[bytes | None, int] = {}
         add = index.setdefault
         user = np.array([add(record.key, len(index)) for record in records], np.int64)
-        interest, n_unknown = self._interests(events)
         weight = np.ones(n, np.uint32)
         if self._weights:
             get = self._weights.get
@@ -156,50 +178,34 @@ class EventDecoder:
         return EventBatch(
             users=[key for key in index if key is not None],
             user=user,
-            interest=interest,
+            interest=interest.astype(np.uint32),
             weight=weight,
-            ts_ms=ts_ms,
+            ts_ms=parsed.ts_ms,
             offset=np.array([record.offset for record in records], np.int64),
             record_ms=np.array([record.timestamp for record in records], np.int64),
-            rejected=rejected,
-            n_unknown_items=n_unknown,
+            rejected=parsed.rejected,
+            n_unknown_items=int(np.count_nonzero(interest == self._codebook.unknown)),
         )
 
-    def _interests(self, events: Sequence[Event]) -> tuple[UInt32, int]:
+    def _interests(self, events: Sequence[Event]) -> tuple[Int64, Int64, NewSets]:
         get = self._codebook.interest_of.get
         found = np.array([get(event.item_id, -1) for event in events], np.int64)
-        missed = np.flatnonzero(found < 0).tolist()
-        if missed:
-            found[missed] = self._interests_of_new([events[i] for i in missed])
-        return found.astype(np.uint32), int(np.count_nonzero(found == self._codebook.unknown))
-
-    def _interests_of_new(self, events: Sequence[Event]) -> list[int]:
-        """The interests of events whose items the codebook does not know."""
-        get, unknown = self._learned.get, self._codebook.unknown
-        found = [get(event.item_id, -1) for event in events]
-        own = [(i, event.attributes) for i, event in enumerate(events) if found[i] < 0 and event.attributes]
-        for (i, _), interest in zip(own, self._assign([attributes for _, attributes in own]), strict=True):
-            found[i] = interest
-        return [unknown if interest < 0 else interest for interest in found]
-
-    def _assign(self, all_attributes: Sequence[WrittenAttributes]) -> list[int]:
-        # A function of the attributes alone, never of what an earlier event said of its item.
-        # Remembered by digest: attributes are as long as an event may be, and memory must not depend on that.
-        encoded = [msgspec.json.encode(attributes, order="sorted") for attributes in all_attributes]
-        keys = [blake2b(each, digest_size=16).digest() for each in encoded]
-        known, asked = self._assigned, dict(zip(keys, all_attributes, strict=True))
-        fresh = {key: attributes for key, attributes in asked.items() if key not in known}
-        if len(known) + len(fresh) > _ASSIGNED_MAX:
-            known.clear()
-            fresh = asked
-        known.update(zip(fresh, self._codebook.assign_many(list(fresh.values())).tolist(), strict=True))
-        return [known[key] for key in keys]
+        missed = np.flatnonzero(found < 0)
+        learned, unknown = self._learned.get, self._codebook.unknown
+        new = [events[i] for i in missed.tolist()]
+        # An item that is not learned counts to what its own attributes say, never to what an earlier event's said.
+        found[missed] = [learned(event.item_id, -1 if event.attributes else unknown) for event in new]
+        asked = np.flatnonzero(found < 0)
+        found[asked], sets = self.sets.look_up([events[i].attributes or {} for i in asked.tolist()])
+        return found, asked[found[asked] < 0], sets
 
     def _time_reasons(self, ts_ms: Int64, now_ms: int) -> dict[int, Reason]:
         newest = min(now_ms + self._limits.future_ms_max, TS_MS_MAX)
         oldest = max(now_ms - self._limits.age_ms_max, TS_MS_MIN) if self._limits.age_ms_max else TS_MS_MIN
         reasons = dict.fromkeys(np.flatnonzero(ts_ms > newest).tolist(), Reason.FUTURE)
-        return reasons | dict.fromkeys(np.flatnonzero(ts_ms < oldest).tolist(), Reason.TOO_OLD)
+        reasons |= dict.fromkeys(np.flatnonzero(ts_ms < oldest).tolist(), Reason.TOO_OLD)
+        in_seconds = (ts_ms >= _SECONDS[0]) & (ts_ms < _SECONDS[1])
+        return reasons | dict.fromkeys(np.flatnonzero(in_seconds).tolist(), Reason.WRONG_UNIT)
 
     def _parse(
         self, records: Sequence[SourceRecord], rejected: list[Rejection]
@@ -247,8 +253,9 @@ class EventDecoder:
 
     def _parse_one(self, record: SourceRecord) -> Event:
         value = record.value or b""
-        if len(value) > self._limits.value_bytes_max:
-            raise EventRejected(Reason.TOO_LARGE, f"bytes={len(value)} limit={self._limits.value_bytes_max}")
+        n_bytes = record.value.n_bytes if isinstance(record.value, LeftOut) else len(value)
+        if n_bytes > self._limits.value_bytes_max:
+            raise EventRejected(Reason.TOO_LARGE, f"bytes={n_bytes} limit={self._limits.value_bytes_max}")
         try:
             event = self._one.decode(value)
         except msgspec.ValidationError as error:
@@ -272,6 +279,13 @@ def _is_one_object_a_line(lines: bytes, n_lines: int) -> bool:
     breaks = (characters == ord("\n")).nonzero()[0]
     apart = (characters[breaks - 1] == ord("}")) & (characters[breaks + 1] == ord("{"))
     return len(breaks) == n_lines - 1 and bool(apart.all())
+
+
+def _why(reason: Reason, ts: int, now_ms: int) -> str:
+    hint = f"{_SETTING[reason]} is the limit" if reason in _SETTING else "that is seconds, milliseconds are wanted"
+    if reason is Reason.FUTURE and ts > 100 * now_ms:
+        hint = "are these micro- or nanoseconds? milliseconds are wanted"
+    return f"ts={ts} now={now_ms}; {hint}"
 
 
 def _are_keys(events: Sequence[Event], records: Sequence[SourceRecord]) -> bool:

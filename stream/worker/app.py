@@ -7,7 +7,6 @@ The way of an event: `transport` (fetched batch) -> here -> `partition` (one tra
 import asyncio
 import gc
 import logging
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
@@ -153,7 +152,7 @@ class Worker:
         try:
             # A batch that a rebalance overtook will be fetched again by whoever owns the partition now.
             if partition is not None and self._is_current(message):
-                await partition.apply(message.records, message.next, lambda: self._is_current(message))
+                await partition.apply(message.records, message.next, lambda: self._is_current(message), message.arrival)
                 self._n_batches += 1
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
@@ -189,7 +188,7 @@ class Worker:
     async def _beat(self) -> None:
         while not self.app.should_stop:
             self._heartbeat += 1
-            self._observer.observe(time.time())
+            self._observer.observe(self.ownership.shared.clock.now_ms() / 1000)
             await asyncio.sleep(1.0)
 
     async def _tidy(self) -> None:
@@ -199,7 +198,7 @@ class Worker:
                 # Not before the first assignment, when every partition would look as if it had gone elsewhere.
                 ready = self.ownership.ready
                 if ready:
-                    await self.ownership.remove_old(time.time())
+                    await self.ownership.remove_old(self.ownership.shared.clock.now_ms() / 1000)
                 await asyncio.sleep(_OLD_INTERVAL_S if ready else 1.0)
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
@@ -212,7 +211,9 @@ class Worker:
         recovered = (app.consumer_generation_id, ownership.n_replayed, self._items.n_read)
         yield Progress("recovery", recovered, idle=not recovering)
         encoded = self._reencoder.n_batches if self._has_too_many_marks() else None
-        yield Progress("the source", (self._n_batches, encoded), idle=not self._observer.behind)
+        # A copy: the event loop changes it. A large batch may move it more than once.
+        applied = sum(partition.next_offset for partition in list(ownership.partitions.values()))
+        yield Progress("the source", (self._n_batches, applied, encoded), idle=not self._observer.behind)
         # A copy: the event loop changes it.
         for partition in list(ownership.partitions.values()):
             for producer in partition.producers:

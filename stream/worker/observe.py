@@ -121,10 +121,11 @@ class Observer:
 
     def _observe_state(self, now_s: float) -> None:
         metrics, partitions = self._metrics, list(self._ownership.partitions.values())
+        metrics.clock_behind_s.set(self._ownership.shared.clock.behind_ms / 1000)
         metrics.dirty.set(sum(len(partition.store.marks) for partition in partitions))
         metrics.dirty_bytes.set(sum(store.marks.n_bytes for store in self._ownership.stores.values()))
         metrics.publishing.walking.set(sum(partition.walk is not None for partition in partitions))
-        oldest = [mark.first_ms for partition in partitions if (mark := partition.store.marks.oldest) is not None]
+        oldest = [abs(mark.first_ms) for partition in partitions if (mark := partition.store.marks.oldest) is not None]
         metrics.oldest_mark_s.set(max(0.0, now_s - min(oldest) / 1000) if oldest else 0.0)
         sizes = [store.sizes() for store in self._ownership.stores.values()]
         metrics.rocksdb_disk.set(sum(size["disk_bytes"] for size in sizes))

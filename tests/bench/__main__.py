@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tests.bench import ablation, clustering, disk, encode, freshness, ingest, restore, robustness
+from tests.bench import ablation, attributes, clustering, disk, encode, freshness, ingest, restore, robustness
 from tests.bench.machine import describe
 from tests.brokers import kafka_home
 
@@ -11,6 +11,7 @@ from tests.brokers import kafka_home
 BENCHMARKS = {
     "encode": (encode.run, False),
     "ingest": (ingest.run, True),
+    "attributes": (attributes.run, True),
     "peers": (ingest.run_peers, True),
     "freshness": (freshness.run, True),
     "restore": (restore.run, False),

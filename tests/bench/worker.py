@@ -29,7 +29,7 @@ from tests.brokers import environment_of, read_records
 N_INTERESTS, N_ITEMS, D_ITEM = 100_000, 200_000, 64
 FIRST_MS = 1_700_000_000_000
 DEADLINE_S = 300.0
-_STAGES = ("decode", "merge", "store")
+_STAGES = ("decode", "assign", "merge", "store")
 
 
 def bundle() -> Bundle:

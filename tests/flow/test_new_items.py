@@ -1,8 +1,6 @@
 """What a worker learns from the items topic and what its events count to then, without a broker."""
 
 import json
-from collections.abc import Sequence
-from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lurm_model.interests.codebook import Codebook, GivenAttributes
-from state.periods import Int64
+from lurm_model.interests.codebook import Codebook
 from stream.outcomes import ItemOutcome
-from stream.records import events as stream_events
 from stream.records.events import EventDecoder, Limits
 from stream.records.new_items import ItemRecord, LearnedItems, NewItem, encode
 
@@ -186,25 +182,8 @@ def test_who_reads_a_topic_again_knows_what_a_new_worker_knows(before: list[Any]
     assert running.interest_of == new.interest_of
 
 
-class Counting(Codebook):
-    """A codebook that remembers how many items it was asked for, and when."""
-
-    @cached_property
-    def asked(self) -> list[int]:
-        return []
-
-    def assign_many(self, item_attributes: Sequence[GivenAttributes]) -> Int64:
-        self.asked.append(len(item_attributes))
-        return super().assign_many(item_attributes)
-
-
-def counting() -> Counting:
-    return Counting(BOOK.interest_of, BOOK.centroids, BOOK.idf, BOOK.tokens, BOOK.token_vectors)
-
-
-def test_the_codebook_is_asked_once_for_equal_attributes_whatever_their_order_and_item() -> None:
-    book = counting()
-    decoder = decoder_of(book=book)
+def test_attributes_count_alike_whatever_their_order_and_item() -> None:
+    decoder = decoder_of()
     for _ in range(3):
         found = decoded(
             decoder,
@@ -214,20 +193,3 @@ def test_the_codebook_is_asked_once_for_equal_attributes_whatever_their_order_an
             {"item_id": "known", "attributes": {"colour": "0"}},
         )
         assert found == [2, 2, 1, 4]
-    assert [n for n in book.asked if n] == [2], "both different attributes at once, and never again"
-
-
-def test_what_is_kept_of_events_attributes_is_bounded_and_right_after_it_was_dropped() -> None:
-    book = counting()
-    decoder = decoder_of(book=book)
-
-    def ask(numbers: Sequence[int]) -> list[int]:
-        return decoded(decoder, *({"item_id": "x", "attributes": {"colour": str(n % 5), "n": str(n)}} for n in numbers))
-
-    n = 2 * stream_events._ASSIGNED_MAX // 5
-    for start in range(0, 3 * n, n):
-        assert ask(range(start, start + n)) == [number % 5 for number in range(start, start + n)]
-        assert len(decoder._assigned) <= stream_events._ASSIGNED_MAX
-    before = sum(book.asked)
-    assert ask([3 * n - 1, 0, 3 * n - 1]) == [(3 * n - 1) % 5, 0, (3 * n - 1) % 5]
-    assert sum(book.asked) == before + 1, "the newest were kept, the first had been dropped"

@@ -35,6 +35,7 @@ POISON: list[tuple[bytes | None, bytes | None, Reason]] = [
     (b"user-1", as_json(note="x" * 70_000), Reason.TOO_LARGE),
     (b"user-1", as_json(ts=NOW_MS + 3 * 86_400_000), Reason.FUTURE),
     (b"user-1", as_json(ts=-(2**60)), Reason.TOO_OLD),
+    (b"user-1", as_json(ts=NOW_MS // 1000), Reason.WRONG_UNIT),
 ]
 
 

@@ -37,7 +37,11 @@ def test_a_token_said_twice_counts_once_as_in_training() -> None:
     assert (share[0] != share[1]).nnz == 0, "training sees no difference"
     assert BOOK.assign(twice) == BOOK.assign(once) == 1
     trained = dataclasses.replace(BOOK, tokens=columns, token_vectors=BOOK.token_vectors[: len(columns)])
-    np.testing.assert_allclose(trained._embed([twice, once]), share @ trained.token_vectors, rtol=1e-6)
+    np.testing.assert_allclose(
+        trained._embed([sorted(trained.known_tokens(each)) for each in (twice, once)]),
+        share @ trained.token_vectors,
+        rtol=1e-6,
+    )
 
 
 def test_an_item_whose_tokens_cancel_out_is_unknown() -> None:
@@ -114,3 +118,15 @@ def test_a_trained_codebook_sends_most_items_back_by_their_attributes_to_their_t
         topics.setdefault(book.interest_of[item], []).extend(attributes["topic"])
     groups = [(int(a["topic"][0]) % 3, {int(t) % 3 for t in topics[book.assign(a)]}) for a in events.item_attributes]
     assert np.mean([group in found for group, found in groups]) > 0.8
+
+
+names = st.text("ab=", max_size=3)
+
+
+@given(st.dictionaries(names, st.none() | names | st.lists(names, max_size=3), max_size=3), st.sets(names, max_size=9))
+def test_known_tokens_are_those_of_the_attributes_whatever_stands_in_keys_and_values(
+    attributes: dict[str, str | list[str] | None], tokens: set[str]
+) -> None:
+    rows = {f"{token}=": row for row, token in enumerate(sorted(tokens))}
+    book = dataclasses.replace(BOOK, tokens=rows, token_vectors=np.ones((len(rows), 4), np.float32))
+    assert book.known_tokens(attributes) == {rows[each] for each in attribute_tokens(attributes) if each in rows}
