@@ -4,8 +4,10 @@ import asyncio
 import time
 from typing import Final
 
+from aiokafka.errors import KafkaError
+
 from state.walk import Output
-from stream.errors import OutputLost
+from stream.errors import OutputLost, permission_missing
 from stream.kafka.topics import Problem, end_offsets, topic_id
 from stream.kafka.watermark import newest_records
 from stream.settings import Settings
@@ -31,7 +33,10 @@ def read_output(settings: Settings, model_id: str) -> Output:
 def unpublished(settings: Settings) -> list[Problem]:
     """That the embeddings topic is not the one that was published to, unless a walk to it is under way."""
     topic, numbers = settings.topics.embeddings, end_offsets(settings, settings.changelog_topic)
-    newest = asyncio.run(newest_records(settings.kafka, settings.changelog_topic, numbers))
+    try:
+        newest = asyncio.run(newest_records(settings.kafka, settings.changelog_topic, numbers))
+    except KafkaError as error:
+        raise permission_missing(error, "Read") or error from error
     known = [each.record.output if each.record.walk is None else each.record.walk.to for each in newest.values()]
     found = topic_id(settings, topic)
     if not found:
