@@ -87,6 +87,9 @@ OVERVIEW = (
     Graph("Lag in events", "short", "Per partition. One that stands out: its worker, or a hot user.", (
         Query(f'sum by (partition) (lurm_group_lag_events{{{APP},partition=~"$partition"}})', "{{partition}}"),
     )),
+    Graph("Hidden events", "short", "Behind a producer's open transaction: nobody can read them. Peaks are well.", (
+        Query(f'sum by (partition) (lurm_group_hidden_events{{{APP},partition=~"$partition"}})', "{{partition}}"),
+    )),
     Graph("Lag in seconds", "s", "Age of the first record not applied yet.", (
         Query(f'max by (partition) (lurm_group_lag_seconds{{{APP},partition=~"$partition"}})', "{{partition}}"),
         Query(f"max(lurm_consumer_lag_seconds{{{P}}})", "as the workers see it"),

@@ -33,6 +33,8 @@ Examples:
 def lag(settings: Settings, *, as_json: bool) -> None:
     """Show how many events the group has not applied yet, and how old the first of them is, per partition.
 
+    hidden_events come on top: nobody can read them until a producer ends its transaction.
+
     It asks the broker, so it is right also while no worker runs.
     """
     from stream.kafka.lag import LagReader  # noqa: PLC0415 - --help needs no Kafka client
@@ -42,19 +44,20 @@ def lag(settings: Settings, *, as_json: bool) -> None:
     total = {
         "lag_events": sum(each.lag_events for each in partitions),
         "lag_seconds": max(each.lag_seconds for each in partitions),
+        "hidden_events": sum(each.hidden_events for each in partitions),
     }
     if as_json:
         found = {"app": settings.app.id, "topic": settings.topics.events, "total": total}
         say_json(found | {"partitions": [each._asdict() for each in partitions]})
         return
-    say(_line("partition", "committed", "end", "lag_events", "lag_seconds"))
-    for number, committed, end, events, seconds in partitions:
-        say(_line(number, "none" if committed is None else committed, end, events, f"{seconds:.1f}"))
-    say(_line("all", "", "", total["lag_events"], f"{total['lag_seconds']:.1f}"))
+    say(_line("partition", "committed", "end", "lag_events", "lag_seconds", "hidden_events"))
+    for number, committed, end, events, seconds, hidden in partitions:
+        say(_line(number, "none" if committed is None else committed, end, events, f"{seconds:.1f}", hidden))
+    say(_line("all", "", "", total["lag_events"], f"{total['lag_seconds']:.1f}", total["hidden_events"]))
 
 
 def _line(*cells: object) -> str:
-    return " ".join(f"{cell!s:>12}" for cell in cells)
+    return " ".join(f"{cell!s:>13}" for cell in cells)
 
 
 @click.command(epilog=EXPORTER_EXAMPLES)

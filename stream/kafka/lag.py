@@ -1,7 +1,8 @@
 """How far the group is behind, asked of the broker: right also while no worker runs.
 
 Events are offsets between the group's and the topic's last stable one; seconds are the age of the first record that is
-not applied yet.
+not applied yet. Behind the last stable offset an open transaction hides all that comes, from whoever reads committed
+records: what waits there is no lag of the group's, and is shown beside it.
 """
 
 import time
@@ -25,13 +26,14 @@ _FETCH_BYTES = 1 << 16
 
 
 class PartitionLag(NamedTuple):
-    """One partition; ``committed`` is None while the group never committed there."""
+    """One partition; ``committed`` is None while the group never committed there; ``end`` is the last stable offset."""
 
     partition: int
     committed: int | None
     end: int
     lag_events: int
     lag_seconds: float
+    hidden_events: int = 0
 
 
 class LagReader:
@@ -43,6 +45,8 @@ class LagReader:
             self._admin = stack.enter_context(admin(settings))
             arguments = consumer_arguments(settings.kafka) | {"max_partition_fetch_bytes": _FETCH_BYTES}
             self._consumer = stack.enter_context(closing(KafkaConsumer(**arguments)))
+            arguments["isolation_level"] = "read_uncommitted"
+            self._everything = stack.enter_context(closing(KafkaConsumer(**arguments)))
             self._open = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -61,6 +65,8 @@ class LagReader:
                 raise ConfigInvalid(f"the events topic does not exist: topic={topic}; `lurm topics create` makes it")
             partitions = [TopicPartition(topic, number) for number in numbers]
             committed = self._committed(partitions)
+            # In this order: what comes between the answers is not taken for hidden.
+            last = self._everything.end_offsets(partitions)
             first, end = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
             start = {each: max(committed.get(each, 0), first[each]) for each in partitions}
             waiting = self._timestamps({each: start[each] for each in partitions if start[each] < end[each]}, end)
@@ -71,6 +77,7 @@ class LagReader:
                 end[each],
                 max(0, end[each] - start[each]),
                 max(0.0, now_s - waiting[each] / 1000) if each in waiting else 0.0,
+                max(0, last[each] - end[each]),
             )
             for each in partitions
         ]
@@ -139,6 +146,12 @@ class LagMetrics:
             labels,
             registry=registry,
         )
+        self.hidden = Gauge(
+            "lurm_group_hidden_events",
+            "Source records that an open transaction of a producer hides from everybody. Stays: LurmOpenTransaction.",
+            labels,
+            registry=registry,
+        )
         self.up = Gauge(
             "lurm_exporter_up",
             "1 when the broker answered the last look. 0: LurmExporterBlind.",
@@ -154,10 +167,11 @@ class LagMetrics:
             self.lag.labels(*labels).set(each.lag_events)
             self.lag_s.labels(*labels).set(each.lag_seconds)
             self.committed.labels(*labels).set(-1 if each.committed is None else each.committed)
+            self.hidden.labels(*labels).set(each.hidden_events)
         self.up.set(1)
 
     def show_nothing(self) -> None:
         """The broker did not answer: what was read before may be wrong by now."""
-        for gauge in (self.lag, self.lag_s, self.committed):
+        for gauge in (self.lag, self.lag_s, self.committed, self.hidden):
             gauge.clear()
         self.up.set(0)

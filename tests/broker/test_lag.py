@@ -87,6 +87,23 @@ def test_control_records_have_no_age(make_kafka_settings: MakeSettings) -> None:
         assert [(each.end, each.lag_events, each.lag_seconds) for each in reader.read(now_s)] == [(2, 1, 0.0)]
 
 
+def test_what_an_open_transaction_hides_is_shown_although_nobody_is_behind(make_kafka_settings: MakeSettings) -> None:
+    settings = make_kafka_settings(partitions=1)
+    create_missing(settings)
+    now_s = time.time()
+    send(settings, 0, now_s - 50)
+    commit(settings, 0, 1)
+    with LagReader(settings) as reader, producer(settings, f"{settings.app.id}-x") as client:
+        client.begin_transaction()
+        client.send(settings.topics.events, b"{}", b"ann", partition=0).get(30)
+        send(settings, 0, *[now_s - 40] * 200)
+        (hidden,) = reader.read(now_s)
+        assert (hidden.end, hidden.lag_events, hidden.lag_seconds, hidden.hidden_events) == (1, 0, 0.0, 201)
+        client.abort_transaction()
+        wait_until(lambda: reader.read(now_s)[0].hidden_events == 0)
+        assert reader.read(now_s)[0].lag_events == 202
+
+
 def test_the_command_prints_a_table_or_json(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,7 +116,7 @@ def test_the_command_prints_a_table_or_json(
     assert found["partitions"][1]["lag_events"] == 2
     assert run(["lag"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["partition", "committed", "end", "lag_events", "lag_seconds"]
+    assert lines[0] == ["partition", "committed", "end", "lag_events", "lag_seconds", "hidden_events"]
     assert lines[2][:4] == ["1", "none", "2", "2"]
     monkeypatch.setenv("LURM_TOPICS__EVENTS", "nowhere")
     assert run(["lag"]) == 2

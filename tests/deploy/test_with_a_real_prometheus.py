@@ -21,7 +21,7 @@ from stream.records.partitioners import partitions_of
 from stream.settings import Worker
 from stream.trial.embedded_broker import free_ports
 from tests.brokers import Broker, producer
-from tests.conftest import KINDS
+from tests.conftest import KINDS, NO_KAFKA
 from tests.deploy.kafka_tools import write_tools
 from tests.deploy.scene import RULES, Scene, scene
 from tests.ledgers import lose_one
@@ -155,6 +155,17 @@ def test_a_producer_with_another_partitioner_is_told(running: Scene) -> None:
     running.wait_firing("LurmUsersMisplaced")
     assert "placed_by=" in running.worker.output()
     running.wait_over("LurmUsersMisplaced")
+
+
+@pytest.mark.skipif("kafka" not in KINDS, reason=NO_KAFKA)
+def test_a_transaction_that_a_producer_leaves_open_is_told_although_nobody_is_behind(running: Scene) -> None:
+    with producer(running.settings, "never-ends") as client:
+        client.begin_transaction()
+        client.send(running.settings.topics.events, b"{", b"ann", partition=0).get(30)
+        running.wait_firing("LurmOpenTransaction")
+        assert "Ongoing" in said(running, "kafka-transactions.sh", "list")
+        client.abort_transaction()
+    running.wait_over("LurmOpenTransaction")
 
 
 def test_a_worker_with_another_model_mixes_them(running: Scene) -> None:
