@@ -27,12 +27,18 @@ def run(command: Command, *arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments], obj=load(None))
 
 
+def stages(result: Result) -> list[str]:
+    """What was said of the stages, beside the events' span."""
+    return [line for line in result.stderr.splitlines(keepends=True) if not line.startswith("events=")]
+
+
 def test_train_writes_a_bundle_that_loads(events_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     result = run(train, "--events", events_file, "--out", out, "--interests", 20, "--epochs", 0)
     assert result.exit_code == 0, result.output
     assert f"model_id={Bundle.load(out).model_id}" in result.output
-    assert re.fullmatch(r"(reading|item vectors|k-means): \d+\.\d s\n" * 3, result.stderr)
+    assert re.fullmatch(r"(reading|item vectors|k-means): \d+\.\d s\n" * 3, "".join(stages(result)))
+    assert re.search(r"^events=\d+ from 2000-12-31 .* to 2001-03-30 .* UTC$", result.stderr, re.MULTILINE)
     assert Bundle.load(out).codebook.n_clusters == 20
 
 

@@ -84,7 +84,7 @@ def test_a_thousand_visitors_take_few_threads_and_descriptors_and_probes_are_ans
             visitors.enter_context(visit(server, said))
             if i % 100 == 99:
                 assert get(server, "/livez") == b"here\n"
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         assert n_descriptors() - N_VISITORS - descriptors <= VISITORS_MAX
         # Others' pages too, unless the crowd asks for pages itself.
         if said != GREEDY:
@@ -98,7 +98,7 @@ def test_pages_that_never_end_take_few_threads_and_probes_are_answered(server: W
         for _ in range(4 * ANSWERS_MAX):
             visitors.enter_context(visit(server, b"GET /stuck HTTP/1.1\r\n\r\n"))
         assert get(server, "/livez") == b"here\n"
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         server.close()
 
 
