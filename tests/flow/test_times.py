@@ -52,6 +52,7 @@ def sample(harness: Harness, name: str, **labels: str) -> Any:
         (NOW_MS - 1_000 * DAY_MS, RecordTime.BACKDATED),
         (NOW_MS + 3 * DAY_MS, RecordTime.AHEAD),
     ],
+    ids=["none was given", "zero", "backdated", "ahead"],
 )
 def test_what_is_no_time_of_an_arrival_is_no_sample_of_freshness(
     harness: Harness, record_ms: int, kind: RecordTime
