@@ -24,7 +24,7 @@ from stream.driver.fetched import EndsSeen, Fetched
 from stream.errors import GroupMixed, SourceLost
 from stream.fatal import die
 from stream.kafka.connection import SHORT_WAIT_MS, check_fetching
-from stream.kafka.fetcher import Taken
+from stream.kafka.fetcher import Taken, broker_ms
 from stream.kafka.source import Position, n_lost
 from stream.records.arrival import Arrival
 
@@ -170,7 +170,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetched = {}
         for tp, state in _states(subscriptions).items():
             batch, after = records.get(tp, Taken()), state.position
-            self.app.ownership.shared.clock.broker_wrote(batch.broker_ms)
+            self.app.ownership.shared.clock.broker_wrote(broker_ms(state))
             self._ends.note(tp, state.highwater, state.timestamp)
             first = batch[0].offset if batch else after
             start = first if state.jumped else before.get(tp, first)

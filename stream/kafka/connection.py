@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import Any
@@ -29,8 +29,10 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+import stream.kafka.batches.lenient  # noqa: F401 - changes how kafka-python reads
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError, TimeRefused, permission_missing
 from stream.kafka.clock import Clock
+from stream.kafka.fetcher import broker_ms
 from stream.kafka.security import OAUTHBEARER, aiokafka_security, kafka_python_security
 from stream.settings import Kafka, Settings
 
@@ -131,11 +133,19 @@ async def fetched_between(
             del unread[partition]
         if not unread:
             return
-        for partition, records in (await fetch(consumer)).items():
-            if clock is not None:
-                clock.broker_wrote(getattr(records, "broker_ms", 0))
+        fetched = await fetch(consumer)
+        if clock is not None:
+            _tell(clock, consumer, spans)
+        for partition, records in fetched.items():
             for record in records:
                 yield partition, record
+
+
+def _tell(clock: Clock, consumer: Any, partitions: Iterable[TopicPartition]) -> None:
+    """Tell the clock what brokers wrote into what was read of these partitions."""
+    assignment = consumer._subscription.subscription.assignment  # noqa: SLF001 - as above
+    for partition in partitions:
+        clock.broker_wrote(broker_ms(assignment.state_value(partition)))
 
 
 async def fetch_or_wait(consumer: Any, what: str, max_records: int | None = None) -> dict[Any, list[Any]]:

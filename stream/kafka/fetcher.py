@@ -29,14 +29,9 @@ _TAKEN_BYTES: Final = 32 << 20
 
 
 class Taken(list[Any]):
-    """Records of one partition.
-
-    ``to_send_on`` is how many bytes of them may be written again, ``broker_ms`` the newest time that a broker wrote
-    among them by its own clock; 0: none.
-    """
+    """Records of one partition; ``to_send_on`` is how many bytes of them may be written again."""
 
     to_send_on = 0
-    broker_ms = 0
 
 
 class _Part(NamedTuple):
@@ -61,7 +56,8 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
         self._parts = self._unpack_parts()
         self._part = _NONE
         self._at = 0
-        self._broker_ms = 0
+        # The newest time that a broker wrote by its own clock; 0: none.
+        self.broker_ms = 0
         self.exhausted = False
 
     def __iter__(self) -> "PartitionRecords":
@@ -88,7 +84,6 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
             n_bytes += n_inflated * len(some) // len(records)
             taken.to_send_on += sendable * len(some) // len(records)
             self.next_fetch_offset = some[-1].offset + 1
-        taken.broker_ms = self._broker_ms
         return taken
 
     def _unpack_parts(self) -> Iterator[_Part]:
@@ -96,7 +91,7 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
             batch = self._records.next_batch()
             if self._check_crcs and not batch.validate_crc():
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
-            self._broker_ms = max(self._broker_ms, batch.broker_ms)
+            self.broker_ms = max(self.broker_ms, batch.broker_ms)
             if not (self._is_aborted(batch) or batch.is_control_batch):
                 for part in batch.parts():
                     if part := self._from_here(part):
@@ -131,9 +126,18 @@ class FetchResult(fetcher.FetchResult):  # type: ignore[misc]
         records: Any = self._partition_records
         taken: Taken = records.take(max_records, _TAKEN_BYTES // max(1, len(self._assignment.tps)))
         self._update_position()
+        # The end of a transaction often comes alone, and aiokafka drops what has no records.
+        state = self._assignment.state_value(self._topic_partition)
+        state.broker_ms = max(broker_ms(state), records.broker_ms)
         if records.exhausted:
             self._partition_records: Any = None
         return taken
+
+
+def broker_ms(state: Any) -> int:
+    """The newest time that a broker wrote by its own clock into what was read of a partition; 0: none."""
+    told: int = getattr(state, "broker_ms", 0)
+    return told
 
 
 class Batches:
