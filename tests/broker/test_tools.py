@@ -92,12 +92,12 @@ def _json_lines(text: str) -> list[dict]:
 def test_topics_are_created_and_checked(make_settings: MakeSettings, lurm: Run) -> None:
     fresh = environment_of(make_settings(partitions=2))
     code, out, err = lurm("topics", "check", **fresh)
-    assert (code, out.count("no such topic"), err.count("\n")) == (2, 6, 1), (out, fresh)
+    assert (code, out.count("no such topic"), err.count("\n")) == (2, 7, 1), (out, fresh)
     code, out, _ = lurm("topics", "create", **fresh)
-    assert (code, out.count("created ")) == (0, 6)
+    assert (code, out.count("created ")) == (0, 7)
     assert lurm("topics", "check", **fresh)[0] == 0
     code, out, err = lurm("topics", "check", **fresh | {"LURM_TOPICS__PARTITIONS": "5"})
-    assert (code, out.count("wanted 5 partitions"), err.count("\n")) == (2, 5, 1)
+    assert (code, out.count("wanted 5 partitions"), err.count("\n")) == (2, 6, 1)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
@@ -112,7 +112,8 @@ def test_produce_sends_lines_unchanged_where_kafkas_clients_would(
     code, out, err = lurm("produce", file)
     assert code == 0, err
     assert out.startswith("sent 3003 events in ")
-    assert err == "2 of them have no readable user_id: the worker will reject those\n"
+    assert err.startswith("events=3001 from 1970-01-01 00:00:00 to 1970-01-01 00:00:02 UTC\n")
+    assert err.endswith("\n2 of them have no readable user_id: the worker will reject those\n")
     records = read_records(settings, settings.topics.events, [0, 1])
     assert sorted(record.value for record in records) == sorted(lines)
     with producer(settings) as client:
