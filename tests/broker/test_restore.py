@@ -1,6 +1,7 @@
 """`lurm restore` refuses whatever would bring back another state, each in one line, and replaces nothing then."""
 
 import json
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from state.options import StoreOptions, StoreResources
 from state.record import PartitionRecord
 from state.snapshot import MANIFEST
-from state.store import BEHIND_S_MAX, BagStore, Changes
+from state.store import APPLIED_KEY, BEHIND_S_MAX, BagStore, Changes
 from stream.cli import cli
 from stream.kafka.topics import create_missing, topic_id
 from stream.settings import App, Model, Settings, State
@@ -78,17 +79,22 @@ def other_scales(settings: Settings, out: Path) -> Settings:
 
 
 def too_old(settings: Settings, out: Path) -> Settings:
-    manifest = json.loads((out / "partition-0" / MANIFEST).read_text())
-    manifest["applied_at_s"] -= BEHIND_S_MAX
-    (out / "partition-0" / MANIFEST).write_text(json.dumps(manifest))
+    move(out, -BEHIND_S_MAX)
     return settings
 
 
 def from_the_future(settings: Settings, out: Path) -> Settings:
-    manifest = json.loads((out / "partition-0" / MANIFEST).read_text())
-    manifest["applied_at_s"] += 40 * 86_400
-    (out / "partition-0" / MANIFEST).write_text(json.dumps(manifest))
+    move(out, 40 * 86_400)
     return settings
+
+
+def move(out: Path, by_s: float) -> None:
+    """Date a snapshot otherwise, wherever it says so."""
+    manifest = json.loads((out / "partition-0" / MANIFEST).read_text())
+    manifest["applied_at_s"] += by_s
+    applied = struct.pack("<qd", manifest["changelog_offset"], manifest["applied_at_s"])
+    manifest["meta"][APPLIED_KEY.decode()] = applied.hex()
+    (out / "partition-0" / MANIFEST).write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize(
