@@ -43,7 +43,8 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     and ``embeddings_id`` the output for which ``published`` holds (`state.walk`), or did before the ``walk`` under way
     began; ``control_offset`` the control offset to read next. Every erasure below ``erasures_offset`` of the erasures
     topic ``erasures_id`` is one whose events the source has passed. ``erasing``: users whose events below this ``seq``
-    are skipped, as workers wrote them before there was such a topic.
+    are skipped, as workers wrote them before there was such a topic; ``leader_epoch`` that of the leader
+    that wrote the last source record (-1: unknown).
     """
 
     interest_space_id: str
@@ -62,6 +63,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     embeddings_topic: str = ""
     embeddings_id: str = ""
     walk: Walk | None = None
+    leader_epoch: int = -1
 
     @property
     def output(self) -> Output:

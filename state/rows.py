@@ -35,8 +35,16 @@ Write = tuple[bytes, bytes | None]
 
 
 def seq_of(epoch: int, offset: int) -> int:
-    """The sequence number of a source record; it grows even when a recreated topic starts at offset 0 again."""
-    return (epoch << SEQ_EPOCH_BITS) | offset
+    """The sequence number of a source record; it grows even when a recreated topic starts at offset 0 again.
+
+    A sum, so that it also grows past offset 2^40; what comes then is in the next epoch's numbers (`epoch_after`).
+    """
+    return (epoch << SEQ_EPOCH_BITS) + offset
+
+
+def epoch_after(epoch: int, next_offset: int) -> int:
+    """The first epoch whose every ``seq`` is higher than what an epoch has reached."""
+    return (seq_of(epoch, next_offset) >> SEQ_EPOCH_BITS) + 1
 
 
 def is_row_key(key: bytes) -> bool:

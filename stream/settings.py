@@ -181,7 +181,7 @@ class Topics(Section):
     )
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of every topic but items; all must agree")
     partitioner: Placing = Field("murmur2", description="how producers place users, see README; any: do not look")
-    epoch: int = Field(0, ge=0, le=EPOCH_MAX, description="raise it by one to go on with a recreated events topic")
+    epoch: int = Field(0, ge=0, le=EPOCH_MAX, description="raise it when the events topic is a new one or lost its end")
     replication: int = Field(-1, ge=-1, description="replicas of topics we make; -1: the broker's default")
 
 

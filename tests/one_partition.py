@@ -124,10 +124,13 @@ class Gate:
 class Producer:
     """What `Partition` asks of a transactional producer."""
 
-    partition, id, in_flight, n_done, dead = 0, "app-0", False, 0, False
+    partition, id, in_flight, n_done, dead, idle_s = 0, "app-0", False, 0, False, 0.0
 
     def __init__(self, topics: Topics, owner: object, gates: "dict[str, Gate]") -> None:
         self._topics, self._owner, self._gates = topics, owner, gates
+
+    async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
+        """None is ever left open."""
 
     async def transact(
         self, cause: str, outputs: Mapping[str, Sequence[Any]], timestamp_ms: int, source: object = None
@@ -193,7 +196,8 @@ class Disk:
         self._ownership._allowed = {0}
         writer = EmbeddingWriter(self._bundle.model_id, self._bundle.space_id, "float32")
         self._reencoder = Reencoder(self._ownership, self._encoder, writer, 0.0, 4096)
-        self._ownership._stores[0] = self._ownership._opened(0, CHANGELOG_ID, self.topics.newest_record)
+        opened = BagStore.open_fresh(self.path / "partition-0", RESOURCES, time.time())
+        self._ownership._stores[0] = self._ownership._continued(opened, CHANGELOG_ID, self.topics.newest_record)
 
     async def stand_by(self, share: float = 1.0, *, compacted: bool = False) -> None:
         """Apply this share of what its store lacks of the changelog."""
@@ -326,7 +330,7 @@ class OnePartition:
     def apply(self, *events: PlainEvent) -> None:
         """One batch of all that is not applied yet, and these."""
         self.send(*events)
-        start = self.owner.partition.next_offset
+        start = self.owner.partition.record.next_offset
         records = [record_of(start + i, event) for i, event in enumerate(self.events[start:])]
         self.run(self.owner.partition.apply(records, len(self.events)))
 

@@ -5,6 +5,9 @@ When a partition was seen to end somewhere, what is read beyond was appended lat
 
 from typing import Any, Final, NamedTuple
 
+from aiokafka.consumer import subscription_state
+
+from stream.kafka.leader_epoch import UNKNOWN
 from stream.records.arrival import Arrival
 
 # While a worker is behind, the end moves at every fetch; of so many that were seen every other one will do.
@@ -12,13 +15,17 @@ _SEEN_MAX: Final = 256
 
 
 class Fetched(NamedTuple):
-    """One fetch of one partition; ``next`` is the position after it, past control records and compacted offsets."""
+    """One fetch of one partition; ``next`` is the position after it, past control records and compacted offsets.
+
+    ``first_epoch``: of the leader that wrote its first batch.
+    """
 
     records: list[Any]
     start: int
     next: int
     generation: int
     arrival: Arrival
+    first_epoch: int
 
 
 class EndsSeen:
@@ -45,3 +52,33 @@ class EndsSeen:
         for end in before[:-1]:
             del seen[end]
         return seen[before[-1]] if before else None
+
+
+class PartitionState(subscription_state.TopicPartitionState):
+    """Where a partition is read, and whether it jumped: aiokafka answers an offset that is gone with another."""
+
+    jumped = False
+    epochs = (UNKNOWN, UNKNOWN)
+
+    def await_reset(self, strategy: Any) -> None:
+        """Called when the broker does not know the offset; also for a partition that never had one."""
+        self.jumped = self.has_valid_position
+        super().await_reset(strategy)
+
+    def seek(self, position: int) -> None:
+        """Called when we choose the offset."""
+        self.jumped = False
+        super().seek(position)
+
+
+# aiokafka makes the states of an assignment itself, by this name.
+subscription_state.TopicPartitionState = PartitionState
+
+
+def states(subscriptions: Any) -> dict[Any, PartitionState]:
+    """The partitions that are assigned and have a position."""
+    assignment = subscriptions.subscription.assignment if subscriptions.subscription else None
+    if assignment is None:
+        return {}
+    states = {tp: assignment.state_value(tp) for tp in assignment.tps}
+    return {tp: state for tp, state in states.items() if state.has_valid_position}

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from aiokafka.consumer import subscription_state
 from aiokafka.errors import ConsumerStoppedError, InconsistentGroupProtocolError, KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
 from faust.transport.consumer import ensure_TP
@@ -20,12 +19,13 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
 from stream.driver.backlog import bytes_by_topic, bytes_of, waiting
-from stream.driver.fetched import EndsSeen, Fetched
+from stream.driver.fetched import EndsSeen, Fetched, states
 from stream.errors import GroupMixed, SourceLost
 from stream.fatal import die
 from stream.kafka.connection import SHORT_WAIT_MS, check_fetching
 from stream.kafka.fetcher import Taken, broker_ms
-from stream.kafka.source import Position, n_lost
+from stream.kafka.leader_epoch import UNKNOWN, end_of_epoch
+from stream.kafka.source import Position, n_lost, n_replaced
 from stream.records.arrival import Arrival
 
 # Batches of a source partition that are fetched and not applied; what comes meanwhile is one larger batch. Faust would
@@ -39,26 +39,6 @@ _LEAVE_S = 1.0
 _RETRY_S = 0.1
 # Faust gives a rebalance this share of its timeout to finish what is in flight.
 _DRAIN_SHARE = 0.6
-
-
-class PartitionState(subscription_state.TopicPartitionState):
-    """Where a partition is read, and whether it jumped: aiokafka answers an offset that is gone with another."""
-
-    jumped = False
-
-    def await_reset(self, strategy: Any) -> None:
-        """Called when the broker does not know the offset; also for a partition that never had one."""
-        self.jumped = self.has_valid_position
-        super().await_reset(strategy)
-
-    def seek(self, position: int) -> None:
-        """Called when we choose the offset."""
-        self.jumped = False
-        super().seek(position)
-
-
-# aiokafka makes the states of an assignment itself, by this name.
-subscription_state.TopicPartitionState = PartitionState
 
 
 class BatchMessage(ConsumerMessage):
@@ -163,12 +143,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
         subscriptions = fetcher._subscriptions
-        before = {tp: state.position for tp, state in _states(subscriptions).items()}
+        before = {tp: state.position for tp, state in states(subscriptions).items()}
         with subscriptions.fetch_context():
             records = await fetcher.fetched_records(active_partitions, timeout=timeout, max_records=max_records)
         generation = self.app.consumer_generation_id
         fetched = {}
-        for tp, state in _states(subscriptions).items():
+        for tp, state in states(subscriptions).items():
             batch, after = records.get(tp, Taken()), state.position
             self.app.ownership.shared.clock.broker_wrote(broker_ms(state))
             self._ends.note(tp, state.highwater, state.timestamp)
@@ -176,10 +156,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             start = first if state.jumped else before.get(tp, first)
             is_wanted = active_partitions is None or tp in active_partitions
             if batch or (is_wanted and (after > start or state.jumped)):
-                arrival = Arrival(batch.to_send_on, self._ends.after_ms(tp, start))
-                fetched[tp] = Fetched(batch, start, after, generation, arrival)
+                first_epoch, last_epoch = state.epochs
+                arrival = Arrival(batch.to_send_on, self._ends.after_ms(tp, start), last_epoch)
+                fetched[tp] = Fetched(batch, start, after, generation, arrival, first_epoch)
                 state.jumped = False
         return fetched
+
+    async def end_of_epoch(self, tp: TP, epoch: int) -> int | None:
+        """As the function's."""
+        return await end_of_epoch(self._consumer._client, tp, epoch, self.app.conf.broker_request_timeout)
 
 
 def _mixed(conf: Any, topics: Iterable[str]) -> GroupMixed:
@@ -188,14 +173,6 @@ def _mixed(conf: Any, topics: Iterable[str]) -> GroupMixed:
         "other topics or tables starts once all others have been stopped for kafka.session_timeout_s="
         f"{conf.broker_session_timeout:g}, or with another LURM_APP__ID"
     )
-
-
-def _states(subscriptions: Any) -> dict[Any, PartitionState]:
-    assignment = subscriptions.subscription.assignment if subscriptions.subscription else None
-    if assignment is None:
-        return {}
-    states = {tp: assignment.state_value(tp) for tp in assignment.tps}
-    return {tp: state for tp, state in states.items() if state.has_valid_position}
 
 
 async def _made_already(*_: Any, **__: Any) -> None:
@@ -209,6 +186,8 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._expected: dict[TP, int] = {}
+        # Of the leader that wrote what was read last.
+        self._epochs: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -265,6 +244,7 @@ class Consumer(driver.Consumer):
             return
         for raw, batch in fetched.items():
             tp = ensure_TP(raw)
+            await self._refuse_replaced(tp, batch)
             if not self.flow_active or batch.generation != self.app.consumer_generation_id:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
@@ -282,7 +262,7 @@ class Consumer(driver.Consumer):
             return
         if batch.next == expected:
             return
-        self._expected[tp] = batch.next
+        self._expected[tp], self._epochs[tp] = batch.next, batch.arrival.leader_epoch
         last = batch.records[-1].timestamp / 1000.0 if batch.records else 0.0
         message = BatchMessage(
             tp.topic, tp.partition, batch.next - 1, last, 0, (), None, batch.records, None, 0, 0, tp,
@@ -292,6 +272,25 @@ class Consumer(driver.Consumer):
         message.n_bytes, message.arrival = bytes_of(batch.records), batch.arrival
         yield message
 
+    async def _refuse_replaced(self, tp: TP, batch: Fetched) -> None:
+        """What follows was written by another leader: the topic must still hold what was applied of the last one."""
+        applied, following = self._epochs.get(tp, UNKNOWN), batch.first_epoch
+        if batch.start != self._expected.get(tp) or UNKNOWN in (applied, following) or applied == following:
+            return
+        thread: ConsumerThread = self._thread
+        try:
+            end = await thread.call_thread(thread.end_of_epoch, tp, applied)
+            at = Position(tp.topic, tp.partition, batch.start, 0, batch.next)
+            if not self._is_source(tp) and end is not None and end < batch.start:
+                die(
+                    "the changelog has lost what was applied, and goes on differently; a start begins anew with it: "
+                    f"topic={tp.topic} partition={tp.partition} applied={batch.start} kept={end}"
+                )
+            n = n_replaced(at, self.app.epoch, applied, end, accept_loss=self.app.accept_data_loss)
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+        self.app.ownership.shared.metrics.lost.inc(n)
+
     async def perform_seek(self) -> None:
         """Seek to what the partitions' own records say; the group's offset is the same unless it expired."""
         await super().perform_seek()
@@ -299,7 +298,7 @@ class Consumer(driver.Consumer):
         sources = {tp: partitions[tp.partition] for tp in map(ensure_TP, self.assignment()) if self._is_source(tp)}
         # The group's offset in a topic that is gone says nothing, and may take a moment to be replaced.
         committed = {tp: self._committed_offset.get(tp) for tp, each in sources.items() if not each.began_epoch}
-        wanted = {tp: each.next_offset for tp, each in sources.items()}
+        wanted = {tp: each.record.next_offset for tp, each in sources.items()}
         try:
             new = {tp for tp, each in sources.items() if each.store.record is None}
             positions = await self._checked(wanted, committed, new)
@@ -307,6 +306,7 @@ class Consumer(driver.Consumer):
             if await self.app.ownership.is_overtaken():
                 die("another worker has gone on with a partition while this one recovered it")
             die(error)
+        self._epochs.update({tp: each.record.leader_epoch for tp, each in sources.items()})
         await self.seek_wait(positions)
         self.app.ownership.ready = self.app.ownership.recovered
 

@@ -16,6 +16,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from stream.kafka.batches.lenient import AiokafkaBatch
 from stream.kafka.batches.pieces import TIMES_SENT, ReadRecord, holds_too_much, is_small, pieces
+from stream.kafka.leader_epoch import UNKNOWN
 from stream.records.arrival import NO_TIME_MS, LeftOut
 
 # A batch starts with its first offset, 8 bytes, and the length of what comes after these 12.
@@ -23,6 +24,8 @@ _LENGTH: Final = slice(8, 12)
 _LENGTH_END: Final = 12
 # Where the number of its format stands, and the newest: those before it have no headers, and the oldest no times.
 _MAGIC: Final = 16
+# Where that of the leader's epoch does.
+_EPOCH: Final = slice(12, 16)
 _NEWEST: Final = 2
 # Decompressed at once, over all the partitions that a consumer reads.
 _TAKEN_BYTES: Final = 32 << 20
@@ -133,6 +136,13 @@ class FetchResult(fetcher.FetchResult):  # type: ignore[misc]
             self._partition_records: Any = None
         return taken
 
+    def _update_position(self) -> None:
+        """Say also which leaders wrote what was read: the first batch, and the last one touched."""
+        super()._update_position()
+        batches = self._partition_records._records  # noqa: SLF001 - ours, as below
+        state = self._assignment.state_value(self._topic_partition)
+        state.epochs = (batches.first_epoch, batches.last_epoch)
+
 
 def broker_ms(state: Any) -> int:
     """The newest time that a broker wrote by its own clock into what was read of a partition; 0: none."""
@@ -141,7 +151,9 @@ def broker_ms(state: Any) -> int:
 
 
 class Batches:
-    """The batches of a fetched partition, each with the bytes it was read from."""
+    """The batches of a fetched partition, each with the bytes it was read from, and the leaders' epochs."""
+
+    first_epoch = last_epoch = UNKNOWN
 
     def __init__(self, data: bytes) -> None:
         self._records = MemoryRecords(data)
@@ -153,6 +165,10 @@ class Batches:
         """The next one; there must be one."""
         size = _LENGTH_END + int.from_bytes(self._rest[_LENGTH], "big")
         raw, self._rest = self._rest[:size], self._rest[size:]
+        known = raw[_MAGIC] >= _NEWEST
+        self.last_epoch = int.from_bytes(raw[_EPOCH], "big", signed=True) if known else UNKNOWN
+        if self.first_epoch == UNKNOWN:
+            self.first_epoch = self.last_epoch
         return Batch(self._records.next_batch(), raw)
 
 

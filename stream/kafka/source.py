@@ -12,8 +12,10 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from state.record import PartitionRecord
+from state.rows import epoch_after
 from stream.errors import BrokerUnavailable, ConfigInvalid, SourceLost
 from stream.fatal import die
+from stream.kafka.leader_epoch import UNKNOWN
 from stream.kafka.topics import offset_ranges, topic_id, topic_ids
 from stream.records.erasure import source_of
 from stream.settings import Settings
@@ -43,31 +45,48 @@ class Source:
         """Whether a partition with this record has read nothing of this source."""
         return record is None or self.epoch > record.epoch
 
-    def continued(self, record: PartitionRecord, partition: int) -> PartitionRecord:
-        """The record to go on with on this source: a higher epoch begins with another topic.
+    def is_same(self, record: PartitionRecord) -> bool:
+        """Whether it is surely the topic that was counted; no topic is, where brokers give them no id."""
+        return self.topic_id != "" and self.topic_id == record.source_id
+
+    def continued(self, record: PartitionRecord, partition: int, kept: int | None = None) -> PartitionRecord:
+        """The record to go on with on this source. A higher epoch begins another topic, with its first offset.
+
+        It may also be the same one, when that has lost its end: with the offset up to which it has ``kept`` what was
+        applied, or where that was everything, with the next one.
 
         **Raises** `SourceLost` when the topic is another one, `ConfigInvalid` when the epoch does not fit.
         """
         facts = f"topic={self.topic} partition={partition} state_epoch={record.epoch} topics.epoch={self.epoch}"
-        is_same = self.topic_id != "" and self.topic_id == record.source_id
         if self.epoch < record.epoch:
             raise ConfigInvalid(f"the state has begun a later epoch: {facts}; set LURM_TOPICS__EPOCH={record.epoch}")
-        if self.epoch > record.epoch and is_same:
+        if self.epoch == record.epoch:
+            self.refuse_successor(record.source_id, record.next_offset)
+            return msgspec.structs.replace(record, source_id=self.topic_id or record.source_id)
+        needed = epoch_after(record.epoch, record.next_offset)
+        if self.epoch < needed:
             raise ConfigInvalid(
-                f"the epoch was raised but the topic is the same, so its events would count twice: {facts}; "
-                f"set LURM_TOPICS__EPOCH={record.epoch}"
+                f"the epoch is too low for seq to grow, since offsets have passed 2^40: {facts} "
+                f"next_offset={record.next_offset}; set LURM_TOPICS__EPOCH={needed}"
             )
-        if self.epoch > record.epoch:
-            return msgspec.structs.replace(record, epoch=self.epoch, source_id=self.topic_id, next_offset=0)
-        self.refuse_successor(record.source_id)
-        return msgspec.structs.replace(record, source_id=self.topic_id or record.source_id)
+        next_offset = 0
+        if self.is_same(record):
+            if kept is None:
+                raise ConfigInvalid(
+                    "the epoch was raised but the topic is the same, so its events would count twice: "
+                    f"{facts}; set LURM_TOPICS__EPOCH={record.epoch}"
+                )
+            next_offset = min(record.next_offset, kept)
+        return msgspec.structs.replace(
+            record, epoch=self.epoch, source_id=self.topic_id, next_offset=next_offset, leader_epoch=UNKNOWN
+        )
 
-    def refuse_successor(self, counted_id: str) -> None:
-        """**Raises** `SourceLost` when this topic is not the one with this id."""
+    def refuse_successor(self, counted_id: str, next_offset: int = 0) -> None:
+        """**Raises** `SourceLost` when this topic is not the one with this id, of which so much was counted."""
         if "" not in (self.topic_id, counted_id) and self.topic_id != counted_id:
             raise SourceLost(
                 f"the source topic is not the one that was counted; was it recreated? topic={self.topic} "
-                f"id={self.topic_id} counted={counted_id}; {_go_on(self.epoch)}"
+                f"id={self.topic_id} counted={counted_id}; {_go_on(self.epoch, next_offset)}"
             )
 
 
@@ -124,8 +143,9 @@ def n_lost(at: Position, epoch: int, *, accept_loss: bool) -> int:
     facts = f"topic={at.topic} partition={at.partition} applied={at.wanted}"
     if at.wanted > at.end:
         raise SourceLost(
-            f"the source topic is shorter than what was applied; was it recreated? {facts} end={at.end}; "
-            f"{_go_on(epoch)}"
+            f"the source topic is shorter than what was applied; was it recreated, or has it lost its end? {facts} "
+            f"end={at.end}; "
+            f"{_go_on(epoch, at.wanted)}"
         )
     if at.committed > (at.wanted if at.begun else 0):
         raise SourceLost(
@@ -142,5 +162,25 @@ def n_lost(at: Position, epoch: int, *, accept_loss: bool) -> int:
     return at.first - at.wanted
 
 
-def _go_on(epoch: int) -> str:
-    return f"to count a new topic on top, set LURM_TOPICS__EPOCH={epoch + 1}"
+def n_replaced(at: Position, epoch: int, leader_epoch: int, end: int | None, *, accept_loss: bool) -> int:
+    """How many applied offsets hold other, unread events now: the topic has that leader's records before ``end`` only.
+
+    **Raises** `SourceLost` when there are any and that is not accepted.
+    """
+    if end is None or end >= at.wanted:
+        return 0
+    facts = (
+        f"topic={at.topic} partition={at.partition} applied={at.wanted} kept={end} leader_epoch={leader_epoch}; was a "
+        "leader elected that lacked them (unclean.leader.election.enable), or a disk lost?"
+    )
+    if not accept_loss:
+        raise SourceLost(
+            f"the source topic has lost applied events, and others stand at their offsets: {facts} To count those too, "
+            f"set LURM_TOPICS__EPOCH={epoch_after(epoch, at.wanted)}; LURM_KAFKA__DATA_LOSS=accept goes on behind them"
+        )
+    logger.error("the source topic has lost applied events, going on behind others at their offsets: %s", facts)
+    return at.wanted - end
+
+
+def _go_on(epoch: int, next_offset: int = 0) -> str:
+    return f"to count what it holds now on top, set LURM_TOPICS__EPOCH={epoch_after(epoch, next_offset)}"

@@ -62,11 +62,18 @@ class Writer(Protocol):
     def dead(self) -> bool:
         """Nothing would ever be sent again."""
 
+    @property
+    def idle_s(self) -> float:
+        """How long ago its id was last used."""
+
     async def stop(self) -> None:
         """Give up the connection."""
 
     def begin_topic(self, topic: str) -> None:
         """A topic of this name was made anew: what is written next need not follow what was written before."""
+
+    async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
+        """Run a transaction without records."""
 
     async def transact(
         self,
@@ -89,6 +96,7 @@ class TransactionalProducer:
         # What the watchdog looks at: how many transactions are over, and whether one is not.
         self.n_done = 0
         self.in_flight = False
+        self._used_at_s = time.monotonic()
         # The offset of the last record of each topic.
         self._written: dict[str, int] = {}
         self._producer = AIOKafkaProducer(
@@ -105,6 +113,12 @@ class TransactionalProducer:
             await self._producer.start()
         except KafkaError as error:
             raise permission_missing(error) or error from error
+        self._used_at_s = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """How long ago its id was last used: Kafka forgets one that nobody uses."""
+        return time.monotonic() - self._used_at_s
 
     async def stop(self) -> None:
         """Give up the connection; an open transaction is left to be aborted."""
@@ -121,12 +135,17 @@ class TransactionalProducer:
         self._written.pop(topic, None)
 
     async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
-        """Run a transaction without records: its markers end what an earlier owner left open in these topics."""
+        """Run a transaction without records: its markers end what an earlier owner left open in these topics.
+
+        Where nothing was left open they only say that the id is in use.
+        """
         manager = self._producer._txn_manager  # noqa: SLF001 - aiokafka adds a partition only with a record to write
+        self.in_flight = True
         await self._producer.begin_transaction()
         for topic in topics:
             manager.maybe_add_partition_to_txn(TopicPartition(topic, self.partition))
         await (self._producer.commit_transaction() if commit else self._producer.abort_transaction())
+        self._is_over()
 
     async def transact(
         self,
@@ -188,8 +207,11 @@ class TransactionalProducer:
             passing(f"{cause}.offset_sent")
         await producer.commit_transaction()
         passing(f"{cause}.committed")
-        self.n_done, self.in_flight = self.n_done + 1, False
+        self._is_over()
         return last
+
+    def _is_over(self) -> None:
+        self.n_done, self.in_flight, self._used_at_s = self.n_done + 1, False, time.monotonic()
 
     async def _send(
         self, topic: str, records: Sequence[Outgoing], timestamp_ms: int

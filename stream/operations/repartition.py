@@ -23,7 +23,7 @@ import msgspec
 from kafka import KafkaProducer
 
 from state.record import Ledger, PartitionRecord, encode_record
-from state.rows import RECORD_KEY, seq_of, user_of
+from state.rows import RECORD_KEY, epoch_after, seq_of, user_of
 from stream.errors import BrokerUnavailable, ConfigInvalid, LurmError
 from stream.failpoints import passing
 from stream.kafka.connection import admin, broker_errors, client_arguments
@@ -188,7 +188,7 @@ def new_settings(settings: Settings, app_id: str, **topics: object) -> Settings:
 
 def in_next_epoch(new: Settings, state: Copy) -> Settings:
     """The new settings in the first epoch in which every ``seq`` is higher than all of this state."""
-    epoch = max(record.epoch for record in state.records.values()) + 1
+    epoch = max(epoch_after(record.epoch, record.next_offset) for record in state.records.values())
     return new.model_copy(update={"topics": new.topics.model_copy(update={"epoch": epoch})})
 
 

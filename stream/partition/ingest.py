@@ -13,7 +13,7 @@ import numpy as np
 from state.bags import sum_pairs
 from state.dirty import MarkColumns
 from state.periods import DAY, Int64, day_of
-from state.rows import SEQ_EPOCH_BITS, decode_values, encode_keys, encode_values
+from state.rows import decode_values, encode_keys, encode_values, seq_of
 from stream.records.events import EventBatch
 
 _DAY_BIAS = 1 << 31
@@ -41,7 +41,7 @@ def update_rows(batch: EventBatch, epoch: int, reader: RowReader) -> RowUpdate:
     if not len(batch):
         none = np.zeros(0, np.int64)
         return RowUpdate([], [], [], MarkColumns(none, none, none, none))
-    seq = (epoch << SEQ_EPOCH_BITS) | batch.offset
+    seq = seq_of(epoch, 0) + batch.offset
     day = day_of(batch.ts_ms)
     code, row = np.unique((batch.user << 32) | (day + _DAY_BIAS), return_inverse=True)
     keys = encode_keys(batch.users, code >> 32, np.full(len(code), DAY.code), (code & 0xFFFFFFFF) - _DAY_BIAS)

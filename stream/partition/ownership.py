@@ -19,10 +19,10 @@ from state.options import StoreResources
 from state.rows import RECORD_KEY
 from state.store import BagStore, is_of_another, is_recent, remove_if_behind
 from stream.errors import SourceLost
-from stream.kafka.hanging import last_hidden_keys
+from stream.kafka.leader_epoch import UNKNOWN, ends_of_epochs
 from stream.kafka.source import Source
 from stream.kafka.transactions import TransactionalProducer
-from stream.kafka.watermark import Newest, newest_records
+from stream.kafka.watermark import Newest, last_hidden_keys, newest_records
 from stream.partition.erased import continued, read_erased
 from stream.partition.partition import Partition, Pipeline
 from stream.settings import EMBEDDINGS_SUFFIX, Kafka
@@ -111,8 +111,10 @@ class Ownership:
             self._refuse_other(store, changelog_id)
         await self._end_hanging(producers)
         closed = allowed - set(self._stores)
-        newest = await newest_records(self._kafka, self.shared.names.changelog, closed, self.shared.clock)
-        await self._open_stores(closed, changelog_id, newest)
+        await self._open_stores(closed)
+        applied = {number: self._stores[number].changelog_offset for number in closed & set(self._stores)}
+        newest = await newest_records(self._kafka, self.shared.names.changelog, closed, self.shared.clock, applied)
+        await self._continue_stores(closed, changelog_id, newest)
         for number, (rows, embeddings) in producers.items():
             if number in self._allowed:
                 self.partitions[number] = Partition(self.store(number), rows, embeddings, self.shared)
@@ -137,8 +139,12 @@ class Ownership:
             partitions = list(self.partitions.values()) if is_current() else []
             some_begin = any(source.begins(partition.store.record) for partition in partitions)
             first = await self.shared.first_offsets() if some_begin else {}
+            kept = await self._kept(source, partitions)
             await asyncio.gather(
-                *(each.activate(source, output, first.get(each.number, 0), is_current) for each in partitions)
+                *(
+                    each.activate(source, output, first.get(each.number, 0), is_current, kept.get(each.number))
+                    for each in partitions
+                )
             )
         if not is_current():
             return
@@ -154,6 +160,15 @@ class Ownership:
             self.n_replayed - self._replayed_before,
             time.monotonic() - self._assigned_at_s,
         )
+
+    async def _kept(self, source: Source, partitions: Iterable[Partition]) -> Mapping[int, int | None]:
+        """Up to where the topic still has what was applied, where another epoch begins on the same one."""
+        epochs = {
+            each.number: each.record.leader_epoch
+            for each in partitions
+            if source.begins(each.store.record) and source.is_same(each.record) and each.record.leader_epoch != UNKNOWN
+        }
+        return await ends_of_epochs(self._kafka, source.topic, epochs) if epochs else {}
 
     async def drain(self) -> None:
         """Wait until no batch of events or embeddings is in flight; new ones must already be stopped."""
@@ -175,7 +190,7 @@ class Ownership:
         """
         held = dict(self.partitions)
         newest = await newest_records(self._kafka, self.shared.names.changelog, held, self.shared.clock)
-        return any(each.record.next_offset > held[number].next_offset for number, each in newest.items())
+        return any(each.record.next_offset > held[number].record.next_offset for number, each in newest.items())
 
     async def remove_old(self, now_s: float) -> None:
         """Delete what stands here of partitions that went elsewhere, once its next use would wipe it anyway.
@@ -245,7 +260,7 @@ class Ownership:
         """Know, before its first event is counted, whose events each new partition skips."""
         names = self.shared.names
         new = {
-            number: (continued(source, partition.store.record, number), partition.next_offset)
+            number: (continued(source, partition.store.record, number), partition.record.next_offset)
             for number, partition in self.partitions.items()
             if partition.erased.source != source.name
         }
@@ -256,7 +271,7 @@ class Ownership:
             if number in self.partitions:
                 self.partitions[number].erased = erased
 
-    async def _open_stores(self, numbers: Iterable[int], changelog_id: str, newest: Mapping[int, Newest]) -> None:
+    async def _open_stores(self, numbers: Iterable[int]) -> None:
         """Open these, unless they are given up meanwhile.
 
         One after the other beside the event loop, which has its turn between two: rocksdict lets no other thread work
@@ -266,8 +281,17 @@ class Ownership:
             for number in numbers:
                 # Whoever gives it up closes what is open once this is done.
                 if number in self._allowed:
-                    store = await asyncio.to_thread(self._opened, number, changelog_id, newest.get(number))
-                    self._stores[number] = store
+                    path = self.folder / f"partition-{number}"
+                    opened = await asyncio.to_thread(BagStore.open_fresh, path, self._resources, time.time())
+                    self._stores[number] = opened
+
+    async def _continue_stores(self, numbers: Iterable[int], changelog_id: str, newest: Mapping[int, Newest]) -> None:
+        """Go on with what these hold, or begin anew, unless they are given up meanwhile."""
+        async with self._disk:
+            for number in self._allowed & set(self._stores) & set(numbers):
+                store = self._stores.pop(number)
+                args = (store, changelog_id, newest.get(number))
+                self._stores[number] = await asyncio.to_thread(self._continued, *args)
 
     async def _close_stores(self) -> None:
         """Close what is no longer assigned."""
@@ -275,21 +299,16 @@ class Ownership:
             for number in set(self._stores) - self._allowed:
                 await asyncio.to_thread(self._stores.pop(number).close)
 
-    def _opened(self, number: int, changelog_id: str, newest: Newest | None) -> BagStore:
-        """The store of a partition whose changelog ends like this; what it says is published needs no mark.
+    def _continued(self, store: BagStore, changelog_id: str, newest: Newest | None) -> BagStore:
+        """A store of a partition whose changelog ends like this; what it says is published needs no mark.
 
-        A store that is at that end and says something else has applied what Kafka aborted later: it is wiped. So is
-        one of another changelog, but only once somebody has begun this one: until then it may be all there is.
+        One that contradicts it is wiped, but only once somebody has begun that changelog: until then it may be all
+        there is.
         """
-        path = self.folder / f"partition-{number}"
-        store = BagStore.open_fresh(path, self._resources, time.time())
         if newest is None:
             self._refuse_other(store, changelog_id)
-        elif is_of_another(store, changelog_id):
-            logger.warning("the state belongs to another changelog, and begins anew: path=%s", path)
-            store = self._begun_anew(store)
-        elif newest.offset < store.changelog_offset < newest.end and store.record != newest.record:
-            logger.warning("the state holds what Kafka has aborted, and begins anew: path=%s", path)
+        elif why := _contradiction(store, changelog_id, newest):
+            logger.warning("the state %s, and begins anew: path=%s", why, store.path)
             store = self._begun_anew(store)
         store.changelog_id = changelog_id or store.changelog_id
         if newest is not None:
@@ -316,3 +335,17 @@ class Ownership:
             # The partition is somebody else's by now: a producer that cannot say goodbye is fenced anyway.
             with suppress(Exception):
                 await producer.stop()
+
+
+def _contradiction(store: BagStore, changelog_id: str, newest: Newest) -> str:
+    """Why a store cannot be continued with this changelog; empty when it can.
+
+    A changelog without an id, or that has lost its end and was written on, is known by what stands where the store is.
+    """
+    if is_of_another(store, changelog_id):
+        return "belongs to another changelog"
+    if newest.offset < store.changelog_offset < newest.end and store.record != newest.record:
+        return "holds what Kafka has aborted"
+    if newest.applied is not None and store.get([newest.applied[0]]) != [newest.applied[1]]:
+        return "holds what its changelog does not"
+    return ""

@@ -42,8 +42,6 @@ logger = logging.getLogger("lurm")
 
 # While no events come, the published watermark is noted in the changelog at most this often.
 _NOTE_INTERVAL_S = 5.0
-# An idle partition writes its record this often, so that its disks do not look as if they had been away.
-_IDLE_NOTE_INTERVAL_S = 3_600.0
 # A roll-up reads this many rows, and those of one more user, so that it delays the batches behind it little.
 _ROLL_UP_ROWS = 20_000
 
@@ -104,10 +102,18 @@ class Partition:
         self._last_commit = shared.metrics.last_commit.labels(str(self.number))
         self._last_commit.set(shared.now_ms() / 1000)
 
-    async def activate(self, source: Source, output: Output, first_offset: int, is_current: Callable[[], bool]) -> None:
+    async def activate(
+        self,
+        source: Source,
+        output: Output,
+        first_offset: int,
+        is_current: Callable[[], bool],
+        kept: int | None = None,
+    ) -> None:
         """Recovery is complete: check what was recovered and which topic is read from now on.
 
-        Who begins with it does so at its ``first_offset``. Where embeddings go to another ``output``, a walk begins.
+        Who begins with it does so at its ``first_offset``; one that has lost its end is read on from what it ``kept``.
+        Where embeddings go to another ``output``, a walk begins.
         """
         async with self._order:
             if not is_current():
@@ -116,8 +122,8 @@ class Partition:
             self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
             for user, end in self.record.still_erasing().items():
                 self.erased.erase(user.encode(), end, self.record.next_offset)
-            after = source.continued(self.record, self.number)
-            if source.begins(self.store.record):
+            after = source.continued(self.record, self.number, kept)
+            if source.begins(self.store.record) and not source.is_same(self.record):
                 after = msgspec.structs.replace(after, next_offset=first_offset)
             begins_walk = self._aim(output)
             if self.store.record is None:
@@ -156,7 +162,12 @@ class Partition:
     async def _begin(self, begun: PartitionRecord) -> None:
         """Write down what is read and where embeddings go, before an event is counted or an embedding published."""
         names = self._shared.names
-        after = self._next_record(epoch=begun.epoch, source_id=begun.source_id, next_offset=begun.next_offset)
+        after = self._next_record(
+            epoch=begun.epoch,
+            source_id=begun.source_id,
+            next_offset=begun.next_offset,
+            leader_epoch=begun.leader_epoch,
+        )
         source = SourceOffset(names.events, self.number, after.next_offset, names.group)
         offset = await self._commit("begin", [], after, source=source)
         self.store.apply(Changes([], after, offset))
@@ -166,11 +177,6 @@ class Partition:
     def record(self) -> PartitionRecord:
         """What holds now."""
         return self.store.record or self._empty
-
-    @property
-    def next_offset(self) -> int:
-        """The source offset to read next."""
-        return self.record.next_offset
 
     async def apply(
         self,
@@ -216,7 +222,11 @@ class Partition:
         passing("batch.merged")
         ledger = Ledger(len(records), len(batch), len(records) - len(counted), len(batch.rejected))
         self.erased.forget_passed(max(next_offset, record.next_offset))
-        after = self._next_record(next_offset=max(next_offset, record.next_offset), ledger=record.ledger + ledger)
+        after = self._next_record(
+            next_offset=max(next_offset, record.next_offset),
+            ledger=record.ledger + ledger,
+            leader_epoch=arrival.leader_epoch,
+        )
         rows = list(zip(update.keys, update.values, strict=True))
         source = SourceOffset(shared.names.events, self.number, after.next_offset, shared.names.group)
         place = Place(shared.names.events, self.number)
@@ -333,9 +343,20 @@ class Partition:
         """While no batch carries it, write down that embeddings were published, so a fail-over repeats few."""
         since_s = perf_counter() - self._noted_at_s
         due = since_s > _NOTE_INTERVAL_S and self._next_record() != self.record
-        if (due or since_s > _IDLE_NOTE_INTERVAL_S) and not self._order.locked():
+        if due and not self._order.locked():
             async with self._order:
                 await self._commit_and_apply("note", [])
+
+    async def keep_alive(self, idle_s: float, is_owned: Callable[[], bool]) -> None:
+        """Use the producers that were idle for so long, unless the partition was given up before their turn came."""
+        if self._changelog.idle_s >= idle_s:
+            async with self._order:
+                if is_owned():
+                    await self._commit_and_apply("note", [])
+        if self._embeddings.idle_s >= idle_s:
+            async with self.encoding:
+                if is_owned():
+                    await self._embeddings.end_hanging([self._shared.names.embeddings], commit=True)
 
     def _next_record(self, **changes: object) -> PartitionRecord:
         record, oldest = self.record, self.store.marks.oldest

@@ -24,10 +24,12 @@ class Arrival(NamedTuple):
 
     ``to_send_on``: how many bytes of its records may be written to another topic (`stream.kafka.batches.pieces.Piece`).
     ``after_ms``: when the partition was seen to end before it, so that all of it was appended later.
+    ``leader_epoch``: of the leader that wrote its last record; -1 when it is not known.
     """
 
     to_send_on: int | None = None
     after_ms: int | None = None
+    leader_epoch: int = -1
 
     def half(self) -> "Arrival":
         """Of each half of the batch."""

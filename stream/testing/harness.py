@@ -198,7 +198,7 @@ class Harness:
             self.partitions[number] = partition = Partition(store, rows, embeddings, self.shared)
             partition.erased = continued(source, store.record, number)
             said = self.topics.read(self.settings.erasures_topic, number, partition.erased.next_offset)
-            partition.erased.learn(said, partition.next_offset, self._end(number))
+            partition.erased.learn(said, partition.record.next_offset, self._end(number))
             await partition.activate(source, output, 0, lambda: True)
             await self._erase(partition)
 
@@ -226,7 +226,7 @@ class Harness:
 
     async def _apply(self) -> None:
         for number, partition in self.partitions.items():
-            waiting = self.topics.read(self.settings.topics.events, number, partition.next_offset)
+            waiting = self.topics.read(self.settings.topics.events, number, partition.record.next_offset)
             for start in range(0, len(waiting), self.settings.kafka.poll_events):
                 batch = waiting[start : start + self.settings.kafka.poll_events]
                 await partition.apply(batch, batch[-1].offset + 1)

@@ -72,6 +72,7 @@ class MemoryProducer:
 
     dead: Final = False
     in_flight: Final = False
+    idle_s: Final = 0.0
 
     def __init__(self, topics: Topics, transactional_id: str, partition: int) -> None:
         self.partition = partition

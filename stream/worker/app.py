@@ -36,6 +36,7 @@ from stream.worker.descriptors import open_files_max, raise_limit
 from stream.worker.event_loop import LoopPolicy
 from stream.worker.health import HealthServer
 from stream.worker.items_reader import ItemsReader
+from stream.worker.keep_alive import keep_alive
 from stream.worker.observe import LogCounter, Observer
 from stream.worker.output_watch import OutputWatch
 from stream.worker.watchdog import Progress, Watchdog
@@ -122,6 +123,7 @@ class Worker:
         app.task(self._encode)
         app.task(self._erase)
         app.task(self._watch_output)
+        app.task(self._keep_alive)
 
     def _describe(self, bundle: Bundle, device: str) -> None:
         interest_space_id = bundle.codebook.interest_space_id
@@ -179,6 +181,12 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)
 
+    async def _keep_alive(self) -> None:
+        try:
+            await keep_alive(self.ownership, self.settings)
+        except Exception as error:  # noqa: BLE001 - the process dies here
+            die(error)
+
     async def _learn(self) -> None:
         try:
             await self._items.run()
@@ -212,7 +220,7 @@ class Worker:
         yield Progress("recovery", recovered, idle=not recovering)
         encoded = self._reencoder.n_batches if self._has_too_many_marks() else None
         # A copy: the event loop changes it. A large batch may move it more than once.
-        applied = sum(partition.next_offset for partition in list(ownership.partitions.values()))
+        applied = sum(partition.record.next_offset for partition in list(ownership.partitions.values()))
         yield Progress("the source", (self._n_batches, applied, encoded), idle=not self._observer.behind)
         # A copy: the event loop changes it.
         for partition in list(ownership.partitions.values()):

@@ -54,11 +54,12 @@ class ControlReader:
         """
         consumer = await self._connect()
         try:
+            names = self._ownership.shared.names
             places: dict[TopicPartition, int] = {}
             for number, partition in owned.items():
-                places[TopicPartition(partition.names.control, number)] = partition.record.control_offset
-                places[TopicPartition(partition.names.erasures, number)] = partition.erased.next_offset
-            sources = [TopicPartition(partition.names.events, number) for number, partition in owned.items()]
+                places[TopicPartition(names.control, number)] = partition.record.control_offset
+                places[TopicPartition(names.erasures, number)] = partition.erased.next_offset
+            sources = [TopicPartition(names.events, number) for number in owned]
             consumer.assign([*places, *sources])
             # Only asked for their ends.
             consumer.pause(*sources)
@@ -84,7 +85,9 @@ class ControlReader:
         for (tp, records), source in zip(found.items(), sources, strict=True):
             partition = owned[tp.partition]
             if tp.topic == partition.names.erasures:
-                self._refused(partition, tp.topic, partition.erased.learn(records, partition.next_offset, ends[source]))
+                self._refused(
+                    partition, tp.topic, partition.erased.learn(records, partition.record.next_offset, ends[source])
+                )
             else:
                 erasing.append(self._erase(partition, records, ends[source]))
         # Side by side: each waits for its own transactions.

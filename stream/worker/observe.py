@@ -43,7 +43,7 @@ class Observer:
             end = self._readable_end(source, number)
             if end is None:
                 continue  # a lag of 0 would be a claim
-            lag = max(0, end - partition.next_offset)
+            lag = max(0, end - partition.record.next_offset)
             self.behind = self.behind or lag > 0
             self._metrics.lag.labels(str(number)).set(lag)
             if not lag:

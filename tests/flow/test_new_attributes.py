@@ -34,7 +34,7 @@ def append(harness: Harness, number: int, *kinds: int | None) -> None:
 
 async def applied(harness: Harness, number: int, current: list[bool]) -> None:
     partition = harness.partitions[number]
-    records = harness.topics.read(harness.settings.topics.events, number, partition.next_offset)
+    records = harness.topics.read(harness.settings.topics.events, number, partition.record.next_offset)
     await partition.apply(records, records[-1].offset + 1, lambda: current[0])
 
 
@@ -86,6 +86,6 @@ def test_a_batch_of_many_new_sets_is_applied_in_parts_so_that_the_source_is_seen
     harness.apply()
     written = harness.topics.read(harness.settings.changelog_topic, 0)
     assert sum(record.key == RECORD_KEY for record in written) > 3
-    assert harness.ledger.applied == harness.partitions[0].next_offset == n
+    assert harness.ledger.applied == harness.partitions[0].record.next_offset == n
     (day,) = [bag for (scale, _), bag in harness.bags("u0").items() if scale == "day"]
     assert sum(day.values()) == n

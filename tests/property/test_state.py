@@ -14,7 +14,17 @@ from state.errors import FormatUnknown, StoreCorrupt
 from state.history import Rows, resolve
 from state.periods import SCALE_BY_CODE, SCALES, Scale, parse_scales
 from state.rollup import roll_up, users_to_roll_up
-from state.rows import decode_header, decode_keys, decode_rows, decode_values, encode_keys, encode_values, sum_values
+from state.rows import (
+    decode_header,
+    decode_keys,
+    decode_rows,
+    decode_values,
+    encode_keys,
+    encode_values,
+    epoch_after,
+    seq_of,
+    sum_values,
+)
 from tests.plain import Bags as PlainBags
 from tests.plain import PlainEvent
 from tests.plain import bags as plain_bags
@@ -126,6 +136,15 @@ def test_a_rows_key_survives_its_bytes_and_sorts_by_time(rows: list[tuple[bytes,
     assert read == rows
     by_key = [row for _, row in sorted(zip(keys, rows, strict=True))]
     assert by_key == sorted(rows, key=lambda row: (row[0] + b"\0", SCALES[row[1]].code, row[2]))
+
+
+@given(st.integers(0, 9), st.integers(0, 1 << 43), st.integers(0, 1 << 43), st.integers(0, 1 << 43))
+def test_seq_grows_with_the_offset_and_into_the_next_epoch(epoch: int, offset: int, later: int, other: int) -> None:
+    """Also where an offset has passed 2^40."""
+    assert (seq_of(epoch, offset) < seq_of(epoch, later)) == (offset < later)
+    following = epoch_after(epoch, offset)
+    assert following > epoch
+    assert seq_of(following, other) > seq_of(epoch, offset)
 
 
 @pytest.mark.parametrize("value", [b"", b"1234567", b"12345678"])

@@ -197,7 +197,7 @@ class Worker:
             await partition.aim(self.output, lambda: True)
 
     async def apply(self, users: list[str]) -> None:
-        start, records = self.partition.next_offset, []
+        start, records = self.partition.record.next_offset, []
         for i, user in enumerate(users, self.n_events):
             value = {"user_id": user, "item_id": f"item-{i % N_INTERESTS}", "ts": (FIRST_DAY + i % 3) * MS_PER_DAY}
             at = {"offset": start + i - self.n_events, "timestamp": 1}

@@ -1,6 +1,7 @@
 """The changelog is deleted and rebuilt; a disk that knows only the old one comes back, however long the new one is."""
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient
@@ -8,7 +9,10 @@ from kafka import KafkaAdminClient
 from state.periods import MS_PER_DAY
 from stream.kafka.connection import client_arguments
 from stream.settings import Settings, Worker
-from tests.brokers import Broker
+from stream.trial.embedded_broker import ApacheKafka
+from tests.brokers import Broker, kafka_home
+from tests.conftest import NO_KAFKA
+from tests.cut_logs import lose_end, start
 from tests.plain import PlainEvent
 from tests.recovery.runs import check_disk
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
@@ -49,6 +53,33 @@ def test_a_disk_of_another_changelog_begins_anew_and_costs_no_count(
     assert "the state belongs to another changelog, and begins anew" in old.output()
     check_published(settings)
     check_disk(old)
+
+
+@pytest.mark.kafka
+def test_so_does_a_disk_that_applied_what_its_changelog_has_lost_since(
+    tmp_path: Path, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """The topic is the same one: only what stands at the disk's place tells."""
+    home = kafka_home()
+    if home is None:
+        pytest.skip(NO_KAFKA)
+    with start(ApacheKafka(home, tmp_path / "broker")) as kafka:
+        settings = settings_on(kafka.brokers, partitions=1, worker=Worker())
+        traffic, others = Traffic(settings, seed=74), Traffic(settings, seed=75, prefix="other")
+        old = make_worker(settings).ready()
+        for _ in range(8):
+            traffic.send_these(of_few_rows())
+            wait_applied(settings, old)
+        assert old.terminate() == 0, old.output()
+        lose_end(kafka, settings.changelog_topic, 60, behind_marker=True)
+        traffic.send_these(of_few_rows())
+        rebuilt_by(make_worker(second(settings)), others, recreated=True)
+
+        old.ready()
+        traffic.send_these(of_few_rows())
+        wait_applied(settings, old)
+        check_exact(settings, traffic.sent + others.sent)
+        assert "the state holds what its changelog does not, and begins anew" in old.output()
 
 
 @pytest.mark.kafka

@@ -46,7 +46,21 @@ def test_an_epoch_that_does_not_fit_is_misuse(
     settings = with_epoch(settings_on(kafka_broker.brokers), 2)
     stopped_after(make_worker(settings), Traffic(settings, seed=20))
     assert "the state has begun a later epoch" in refusal(make_worker(with_epoch(settings, 1)), 2)
-    assert "the topic is the same" in refusal(make_worker(with_epoch(settings, 3)), 2)
+
+
+@pytest.mark.kafka
+def test_an_epoch_that_is_raised_on_the_same_topic_counts_nothing_twice(
+    kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    settings = settings_on(kafka_broker.brokers)
+    traffic = Traffic(settings, seed=21)
+    stopped_after(make_worker(settings), traffic)
+    worker = make_worker(with_epoch(settings, 1)).ready()
+    traffic.send(300)
+    wait_applied(settings, worker)
+    changelog = check_exact(settings, traffic.sent)
+    assert {record.epoch for record in changelog.partitions.values()} == {1}
+    check_published(settings)
 
 
 def count_on_after_recreation(settings: Settings, make_worker: MakeWorker, n_new: int) -> None:

@@ -15,7 +15,14 @@ RECORD = PartitionRecord("805bbf5f4ecb7985", "day,month", 1321, 2, 1300, "5191a6
 
 def test_the_first_format_is_read_and_written_for_ever() -> None:
     assert decode_record(FIRST_FORMAT) == RECORD
-    added = {"control_offset": 0, "erasing": {}, "source_id": "", "erasures_id": "", "erasures_offset": 0}
+    added = {
+        "control_offset": 0,
+        "erasing": {},
+        "source_id": "",
+        "erasures_id": "",
+        "erasures_offset": 0,
+        "leader_epoch": -1,
+    }
     where = {"embeddings_topic": "", "embeddings_id": "", "walk": None}
     assert json.loads(encode_record(RECORD)) == json.loads(FIRST_FORMAT) | added | where
 

@@ -1,6 +1,7 @@
 """What a worker may do while rebalances come and go; no partition is owned here, so no broker is needed."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from itertools import pairwise
@@ -142,7 +143,7 @@ def test_a_store_that_was_cut_off_for_longer_than_tombstones_are_kept_is_not_rea
 
     held = ownership(tmp_path, source)
     held._allowed = {0}
-    store = held._stores[0] = held._opened(0, "", None)
+    store = held._stores[0] = BagStore.open_fresh(tmp_path / "partition-0", StoreResources(StoreOptions()), time.time())
     store.replay([], 7)
     store.written_at_s -= BEHIND_S_MAX - 60
     assert held.store(0) is store
@@ -169,7 +170,7 @@ def test_many_stores_are_opened_and_closed_beside_the_event_loop(tmp_path: Path)
                 await asyncio.sleep(0)
 
         turning = asyncio.create_task(turn())
-        await held._open_stores(held._allowed, "", {})
+        await held._open_stores(held._allowed)
         assert set(held.stores) == held._allowed
         await held.assign(set(), set())
         turning.cancel()
@@ -186,7 +187,7 @@ def test_a_stop_while_stores_are_opened_leaves_none_open(tmp_path: Path) -> None
     async def scenario() -> None:
         held = ownership(tmp_path, source)
         held._allowed = set(range(20))
-        opening = asyncio.create_task(held._open_stores(held._allowed, "", {}))
+        opening = asyncio.create_task(held._open_stores(held._allowed))
         await asyncio.sleep(0.1)
         await held.assign(set(), set())
         await opening
@@ -234,7 +235,7 @@ def test_a_new_partition_begins_with_the_first_offset_there_is(tmp_path: Path) -
     async def scenario() -> None:
         async with partition_at(tmp_path) as partition:
             await partition.activate(Source("events", "a", 0), await output(), 75, lambda: True)
-            assert (partition.next_offset, partition.record.source_id) == (75, "a")
+            assert (partition.record.next_offset, partition.record.source_id) == (75, "a")
 
     asyncio.run(scenario())
 
