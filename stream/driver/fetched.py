@@ -7,8 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka.consumer import subscription_state
 
-from stream.kafka.leader_epoch import UNKNOWN
-from stream.records.arrival import Arrival
+from stream.records.arrival import UNKNOWN_EPOCH, Arrival
 
 # While a worker is behind, the end moves at every fetch; of so many that were seen every other one will do.
 _SEEN_MAX: Final = 256
@@ -58,7 +57,7 @@ class PartitionState(subscription_state.TopicPartitionState):
     """Where a partition is read, and whether it jumped: aiokafka answers an offset that is gone with another."""
 
     jumped = False
-    epochs = (UNKNOWN, UNKNOWN)
+    epochs = (UNKNOWN_EPOCH, UNKNOWN_EPOCH)
 
     def await_reset(self, strategy: Any) -> None:
         """Called when the broker does not know the offset; also for a partition that never had one."""

@@ -24,9 +24,9 @@ from stream.errors import GroupMixed, SourceLost
 from stream.fatal import die
 from stream.kafka.connection import SHORT_WAIT_MS, check_fetching
 from stream.kafka.fetcher import Taken, broker_ms
-from stream.kafka.leader_epoch import UNKNOWN, end_of_epoch
+from stream.kafka.leader_epoch import end_of_epoch
 from stream.kafka.source import Position, n_lost, n_replaced
-from stream.records.arrival import Arrival
+from stream.records.arrival import UNKNOWN_EPOCH, Arrival
 
 # Batches of a source partition that are fetched and not applied; what comes meanwhile is one larger batch. Faust would
 # count them over all partitions, and then ask for none for a whole second.
@@ -274,8 +274,8 @@ class Consumer(driver.Consumer):
 
     async def _refuse_replaced(self, tp: TP, batch: Fetched) -> None:
         """What follows was written by another leader: the topic must still hold what was applied of the last one."""
-        applied, following = self._epochs.get(tp, UNKNOWN), batch.first_epoch
-        if batch.start != self._expected.get(tp) or UNKNOWN in (applied, following) or applied == following:
+        applied, following = self._epochs.get(tp, UNKNOWN_EPOCH), batch.first_epoch
+        if batch.start != self._expected.get(tp) or UNKNOWN_EPOCH in (applied, following) or applied == following:
             return
         thread: ConsumerThread = self._thread
         try:

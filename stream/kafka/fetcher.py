@@ -16,8 +16,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from stream.kafka.batches.lenient import AiokafkaBatch
 from stream.kafka.batches.pieces import TIMES_SENT, ReadRecord, holds_too_much, is_small, pieces
-from stream.kafka.leader_epoch import UNKNOWN
-from stream.records.arrival import NO_TIME_MS, LeftOut
+from stream.records.arrival import NO_TIME_MS, UNKNOWN_EPOCH, LeftOut
 
 # A batch starts with its first offset, 8 bytes, and the length of what comes after these 12.
 _LENGTH: Final = slice(8, 12)
@@ -153,7 +152,7 @@ def broker_ms(state: Any) -> int:
 class Batches:
     """The batches of a fetched partition, each with the bytes it was read from, and the leaders' epochs."""
 
-    first_epoch = last_epoch = UNKNOWN
+    first_epoch = last_epoch = UNKNOWN_EPOCH
 
     def __init__(self, data: bytes) -> None:
         self._records = MemoryRecords(data)
@@ -166,8 +165,8 @@ class Batches:
         size = _LENGTH_END + int.from_bytes(self._rest[_LENGTH], "big")
         raw, self._rest = self._rest[:size], self._rest[size:]
         known = raw[_MAGIC] >= _NEWEST
-        self.last_epoch = int.from_bytes(raw[_EPOCH], "big", signed=True) if known else UNKNOWN
-        if self.first_epoch == UNKNOWN:
+        self.last_epoch = int.from_bytes(raw[_EPOCH], "big", signed=True) if known else UNKNOWN_EPOCH
+        if self.first_epoch == UNKNOWN_EPOCH:
             self.first_epoch = self.last_epoch
         return Batch(self._records.next_batch(), raw)
 

@@ -16,9 +16,9 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
 
 from stream.kafka.connection import reading
+from stream.records.arrival import UNKNOWN_EPOCH
 from stream.settings import Kafka
 
-UNKNOWN: Final = -1
 _PAUSE_S: Final = 0.2
 _NO_REPLICA: Final = -1
 
@@ -64,7 +64,7 @@ class _EndOfEpoch(Request[_RequestV3]):  # type: ignore[misc]
         self._partition, self._epoch = partition, epoch
 
     def build(self, request_struct_class: type[_RequestV3]) -> _RequestV3:
-        asked = (self._partition.partition, UNKNOWN, self._epoch)
+        asked = (self._partition.partition, UNKNOWN_EPOCH, self._epoch)
         return request_struct_class(_NO_REPLICA, [(self._partition.topic, [asked])])
 
 
@@ -97,7 +97,7 @@ async def ends_of_epochs(kafka: Kafka, topic: str, epochs: Mapping[int, int]) ->
 
 async def _ask(client: Any, partition: TopicPartition, epoch: int) -> int:
     node = client.cluster.leader_for_partition(partition)
-    if node in (None, UNKNOWN):
+    if node in (None, UNKNOWN_EPOCH):
         raise LeaderNotAvailableError(f"partition={partition}")
     answer = await client.send(node, _EndOfEpoch(partition, epoch))
     ((_, ((error_code, _, _, end),)),) = answer.topics

@@ -15,8 +15,8 @@ from state.record import PartitionRecord
 from state.rows import epoch_after
 from stream.errors import BrokerUnavailable, ConfigInvalid, SourceLost
 from stream.fatal import die
-from stream.kafka.leader_epoch import UNKNOWN
 from stream.kafka.topics import offset_ranges, topic_id, topic_ids
+from stream.records.arrival import UNKNOWN_EPOCH
 from stream.records.erasure import source_of
 from stream.settings import Settings
 
@@ -78,7 +78,7 @@ class Source:
                 )
             next_offset = min(record.next_offset, kept)
         return msgspec.structs.replace(
-            record, epoch=self.epoch, source_id=self.topic_id, next_offset=next_offset, leader_epoch=UNKNOWN
+            record, epoch=self.epoch, source_id=self.topic_id, next_offset=next_offset, leader_epoch=UNKNOWN_EPOCH
         )
 
     def refuse_successor(self, counted_id: str, next_offset: int = 0) -> None:

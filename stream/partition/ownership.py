@@ -19,12 +19,13 @@ from state.options import StoreResources
 from state.rows import RECORD_KEY
 from state.store import BagStore, is_of_another, is_recent, remove_if_behind
 from stream.errors import SourceLost
-from stream.kafka.leader_epoch import UNKNOWN, ends_of_epochs
+from stream.kafka.leader_epoch import ends_of_epochs
 from stream.kafka.source import Source
 from stream.kafka.transactions import TransactionalProducer
 from stream.kafka.watermark import Newest, last_hidden_keys, newest_records
 from stream.partition.erased import continued, read_erased
 from stream.partition.partition import Partition, Pipeline
+from stream.records.arrival import UNKNOWN_EPOCH
 from stream.settings import EMBEDDINGS_SUFFIX, Kafka
 
 logger = logging.getLogger("lurm")
@@ -166,7 +167,9 @@ class Ownership:
         epochs = {
             each.number: each.record.leader_epoch
             for each in partitions
-            if source.begins(each.store.record) and source.is_same(each.record) and each.record.leader_epoch != UNKNOWN
+            if source.begins(each.store.record)
+            and source.is_same(each.record)
+            and each.record.leader_epoch != UNKNOWN_EPOCH
         }
         return await ends_of_epochs(self._kafka, source.topic, epochs) if epochs else {}
 

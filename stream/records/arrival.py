@@ -4,6 +4,8 @@ from typing import Final, NamedTuple
 
 # The record time of who has none.
 NO_TIME_MS: Final = -1
+# The leader epoch of whoever gave none.
+UNKNOWN_EPOCH: Final = -1
 
 
 class LeftOut(bytes):
@@ -29,7 +31,7 @@ class Arrival(NamedTuple):
 
     to_send_on: int | None = None
     after_ms: int | None = None
-    leader_epoch: int = -1
+    leader_epoch: int = UNKNOWN_EPOCH
 
     def half(self) -> "Arrival":
         """Of each half of the batch."""
