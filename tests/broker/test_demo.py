@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+# The first test waits for the whole demo, which trains.
+pytestmark = pytest.mark.timeout(900)
 LURM = str(Path(sys.executable).with_name("lurm"))
 DEADLINE_S = 600.0
 
