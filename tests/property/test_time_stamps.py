@@ -37,6 +37,9 @@ def decode(stamps: list[int], now_ms: int, age_ms_max: int) -> EventBatch:
 def reason_of(ts: int, now_ms: int, age_ms_max: int) -> Reason | None:
     if abs(ts) > 2**62:
         return Reason.WRONG_TYPE
+    # Seconds of the years 2000 to 2100.
+    if 946_684_800 <= ts < 4_102_444_800:
+        return Reason.WRONG_UNIT
     if ts > min(now_ms + FUTURE_MS, TS_MS_MAX):
         return Reason.FUTURE
     if ts < (max(now_ms - age_ms_max, TS_MS_MIN) if age_ms_max else TS_MS_MIN):
