@@ -9,7 +9,9 @@ READY := $(VENV)/.ready
 # Tests wait more than they compute, so this many run side by side, each process with brokers of its own.
 JOBS ?= 3
 PYTEST_ARGS ?=
-# Without brokers and trainings they compute: a process for each core, one thread in each.
+# They share the cores: a thread each for what computes, and brokers that spend little on their own compiling.
+SHARED := OMP_NUM_THREADS=1 JDK_JAVA_OPTIONS=-XX:TieredStopAtLevel=1
+# Without brokers and trainings they compute: a process for each core.
 PYTEST_CHECK := tests/unit tests/property tests/equivalence tests/flow tests/test_layers.py tests/test_sizes.py
 
 .DEFAULT_GOAL := help
@@ -31,14 +33,14 @@ demo: $(READY) ## real purchases become embeddings in a Kafka topic (under 6 min
 	$(BIN)/lurm demo
 
 check: lint ## what to run before a commit, two minutes: lint, and the tests that need no broker and train little
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal -m 'not trains and not slow' \
+	$(SHARED) $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal -m 'not trains and not slow' \
 	  $(PYTEST_ARGS) $(PYTEST_CHECK)
 
 test: $(READY) ## run the tests but the slow ones; also on real Kafka when KAFKA_HOME is set
-	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile -m 'not slow' $(PYTEST_ARGS)
+	$(SHARED) $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile -m 'not slow' $(PYTEST_ARGS)
 
 test-all: $(READY) ## run all tests, as CI does
-	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(PYTEST_ARGS)
+	$(SHARED) $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(PYTEST_ARGS)
 
 lint: $(READY) ## style, types, layers
 	$(BIN)/ruff check .

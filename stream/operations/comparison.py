@@ -93,9 +93,10 @@ def unexplained(pending: Mapping[bytes, int], state: State, output: Output) -> l
     """Whom the partition records call published at this output, by the newest ``seq`` of their rows.
 
     A record explains who waits: whoever is at or above its watermark, whom its walk has not reached, and everybody
-    while it is another model's, as when workers are given a new bundle one after the other.
+    while it is another model's, as when workers are given a new bundle one after the other. Whose rows lie in several
+    partitions is named once.
     """
-    found = []
+    found: set[bytes] = set()
     for number, rows in state.rows.items():
         record = state.records.get(number)
         if record is None:
@@ -103,11 +104,11 @@ def unexplained(pending: Mapping[bytes, int], state: State, output: Output) -> l
         there = record.output if record.walk is None else record.walk.to
         if there.model_id not in ("", output.model_id):
             continue
-        for user in sorted({user_of(key) for key in rows} & pending.keys()):
+        for user in {user_of(key) for key in rows} & pending.keys():
             is_published = pending[user] < record.published and (record.walk is None or record.walk.has_passed(user))
             if is_published or there.topic not in ("", output.topic):
-                found.append(user)
-    return found
+                found.add(user)
+    return sorted(found)
 
 
 def relative_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

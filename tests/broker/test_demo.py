@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 # The first test waits for the whole demo, which trains.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 LURM = str(Path(sys.executable).with_name("lurm"))
 DEADLINE_S = 600.0
 

@@ -74,6 +74,7 @@ def held(out: Path) -> dict[str, int]:
     return users
 
 
+@pytest.mark.slow
 def test_a_reader_of_another_language_misses_nothing_and_keeps_nobody_who_was_erased(
     settings: Settings, tmp_path: Path, start: Callable[[], subprocess.Popen[bytes]]
 ) -> None:

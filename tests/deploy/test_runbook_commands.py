@@ -162,6 +162,7 @@ def test_the_variables_that_the_commands_use_have_the_defaults_that_are_printed(
     assert set(re.findall(r"\$(LURM_\w+)", " ".join(LINES))) <= set(re.findall(r"LURM_\w+", line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_a_command_runs_as_it_is_printed(line: str, plain: Place) -> None:
     check(line, plain)

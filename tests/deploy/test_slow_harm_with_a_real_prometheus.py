@@ -49,6 +49,7 @@ def rules_for(disk: Path) -> Replacements:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_standby_that_cannot_keep_up_is_told(running: Scene, kafka_broker: Broker) -> None:
     assert running.broker is kafka_broker, "the embedded one would keep the standby in the group for ever"

@@ -8,9 +8,9 @@ import pytest
 
 from stream.settings import Settings
 from tests.recovery.forked import ForkedWorker
-from tests.worker.conftest import MakeWorker, bundle, one_broker, one_own_broker, one_settings, settings, settings_on
+from tests.worker.conftest import MakeWorker, broker, bundle, own_broker, settings, settings_on
 
-__all__ = ["bundle", "one_broker", "one_own_broker", "one_settings", "settings", "settings_on"]
+__all__ = ["broker", "bundle", "own_broker", "settings", "settings_on"]
 
 
 @pytest.fixture

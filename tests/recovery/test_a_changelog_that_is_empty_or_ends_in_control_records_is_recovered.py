@@ -20,27 +20,27 @@ from tests.workers import (
 
 
 def test_a_changelog_that_is_empty_or_ends_in_control_records_is_recovered(
-    one_settings: Settings, make_worker: MakeWorker
+    settings: Settings, make_worker: MakeWorker
 ) -> None:
     """One user only, so that the other partition's changelog stays empty."""
-    traffic, worker = Traffic(one_settings, seed=40), make_worker(one_settings)
+    traffic, worker = Traffic(settings, seed=40), make_worker(settings)
     traffic.send_these([PlainEvent(b"user-1", i % 20, (FIRST_DAY + i) * MS_PER_DAY) for i in range(40)])
     worker.ready()
-    wait_applied(one_settings, worker)
+    wait_applied(settings, worker)
     worker.kill()
     on_an_empty_disk(worker)
-    check_exact(one_settings, traffic.sent)
+    check_exact(settings, traffic.sent)
     worker.kill()
 
-    (row,) = [*Changelog(one_settings).rows.items()][:1]
+    (row,) = [*Changelog(settings).rows.items()][:1]
     for _ in range(3):
-        abort(one_settings, *row)
-    assert_ends_in_control_records(one_settings)
+        abort(settings, *row)
+    assert_ends_in_control_records(settings)
     on_an_empty_disk(worker)
     traffic.send(100)
-    wait_applied(one_settings, worker)
-    check_exact(one_settings, traffic.sent)
-    check_published(one_settings)
+    wait_applied(settings, worker)
+    check_exact(settings, traffic.sent)
+    check_published(settings)
 
 
 def on_an_empty_disk(worker: WorkerProcess) -> None:

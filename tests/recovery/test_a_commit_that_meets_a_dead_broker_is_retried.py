@@ -24,6 +24,7 @@ def own_kafka(tmp_path: Path) -> Iterator[ApacheKafka]:
         broker.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_commit_that_meets_a_dead_broker_is_retried(
     own_kafka: ApacheKafka, settings_on: MakeSettingsOn, make_worker: MakeWorker

@@ -9,16 +9,16 @@ from tests.worker.conftest import MakeWorker, refusal
 from tests.workers import Traffic, check_exact, check_published, wait_applied
 
 
-def test_a_damaged_disk_ends_the_worker_and_costs_no_count(one_settings: Settings, make_worker: MakeWorker) -> None:
-    traffic, worker = Traffic(one_settings, seed=51), make_worker(one_settings).ready()
+def test_a_damaged_disk_ends_the_worker_and_costs_no_count(settings: Settings, make_worker: MakeWorker) -> None:
+    traffic, worker = Traffic(settings, seed=51), make_worker(settings).ready()
     traffic.send(3000)
-    wait_applied(one_settings, worker)
+    wait_applied(settings, worker)
     worker.kill()
     # Opening writes what stands in the log into files.
     worker.ready()
     assert worker.terminate() == 0, worker.output()
-    assert one_settings.state.dir is not None
-    folder = one_settings.state.dir / one_settings.app.id
+    assert settings.state.dir is not None
+    folder = settings.state.dir / settings.app.id
     for partition in folder.glob("partition-*"):
         rows = max(partition.glob("*.sst"), key=lambda file: file.stat().st_size)
         content = bytearray(rows.read_bytes())
@@ -33,7 +33,7 @@ def test_a_damaged_disk_ends_the_worker_and_costs_no_count(one_settings: Setting
     for partition in folder.glob("partition-*"):
         shutil.rmtree(partition)
     worker.ready()
-    wait_applied(one_settings, worker)
-    check_exact(one_settings, traffic.sent)
-    check_published(one_settings)
+    wait_applied(settings, worker)
+    check_exact(settings, traffic.sent)
+    check_published(settings)
     check_disk(worker)

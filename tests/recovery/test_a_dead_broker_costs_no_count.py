@@ -1,6 +1,8 @@
 import signal
 import time
 
+import pytest
+
 from stream.fatal import EXIT_FATAL
 from stream.settings import Kafka
 from stream.trial.embedded_broker import EmbeddedBroker
@@ -30,6 +32,7 @@ def let_it_work(worker: WorkerProcess, broker: Broker) -> None:
         check_published(worker.settings)
 
 
+@pytest.mark.slow
 def test_a_broker_that_was_dead_for_a_while_costs_no_count(
     own_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
@@ -55,18 +58,19 @@ def test_a_broker_that_was_dead_for_a_while_costs_no_count(
     assert len(worker.output().splitlines()) < 100, "an absent broker does not fill the log"
 
 
+@pytest.mark.slow
 def test_a_worker_can_be_stopped_while_its_broker_is_dead(
-    one_own_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    own_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
-    settings = settings_on(one_own_broker.start().brokers, kafka=small_batches(one_own_broker))
+    settings = settings_on(own_broker.start().brokers, kafka=small_batches(own_broker))
     traffic = Traffic(settings, seed=16)
     traffic.send(5000)
     worker = make_worker(settings).ready()
-    let_it_work(worker, one_own_broker)
-    end(one_own_broker)
+    let_it_work(worker, own_broker)
+    end(own_broker)
     worker.signal(signal.SIGTERM)
     assert worker.wait(25) in {0, EXIT_FATAL}, worker.output()
-    one_own_broker.start()
+    own_broker.start()
     worker.ready()
     wait_applied(settings, worker)
     check_exact(settings, traffic.sent)

@@ -30,6 +30,7 @@ from tests.workers import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_disk_of_another_changelog_begins_anew_and_costs_no_count(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
@@ -55,6 +56,7 @@ def test_a_disk_of_another_changelog_begins_anew_and_costs_no_count(
     check_disk(old)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_so_does_a_disk_that_applied_what_its_changelog_has_lost_since(
     tmp_path: Path, settings_on: MakeSettingsOn, make_worker: MakeWorker

@@ -23,10 +23,10 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 @pytest.fixture
-def on_disk(disk: SmallDisk, one_broker: Broker, settings_on: MakeSettingsOn) -> Settings:
+def on_disk(disk: SmallDisk, broker: Broker, settings_on: MakeSettingsOn) -> Settings:
     """Small batches, and the state on the disk."""
-    kafka = Kafka(brokers=one_broker.brokers, **FAST | {"poll_events": 100})
-    return settings_on(one_broker.brokers, kafka=kafka, state=State(dir=disk.path / "state"))
+    kafka = Kafka(brokers=broker.brokers, **FAST | {"poll_events": 100})
+    return settings_on(broker.brokers, kafka=kafka, state=State(dir=disk.path / "state"))
 
 
 def test_a_disk_that_is_full_while_batches_are_applied_costs_no_count(

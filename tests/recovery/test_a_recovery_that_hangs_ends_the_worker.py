@@ -10,22 +10,22 @@ from tests.workers import Traffic, check_exact, check_published, wait_applied, w
 
 
 def test_a_recovery_that_hangs_ends_the_worker(
-    one_own_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    own_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
     """The broker falls silent when partitions were assigned: whichever call it meets, nothing waits for ever."""
-    kafka = Kafka(brokers=one_own_broker.start().brokers, **FAST | {"request_timeout_s": 6.0})
-    settings = settings_on(one_own_broker.brokers, kafka=kafka)
+    kafka = Kafka(brokers=own_broker.start().brokers, **FAST | {"request_timeout_s": 6.0})
+    settings = settings_on(own_broker.brokers, kafka=kafka)
     traffic = Traffic(settings, seed=17)
     traffic.send(500)
     worker = make_worker(settings).start()
     while "assigned:" not in worker.output():
         assert worker.returncode is None, worker.output()
         time.sleep(0.002)
-    os.kill(one_own_broker.pid, signal.SIGSTOP)
+    os.kill(own_broker.pid, signal.SIGSTOP)
     try:
         wait_until(lambda: worker.returncode is not None or worker.get("/readyz")[0] == 200, 20)
     finally:
-        os.kill(one_own_broker.pid, signal.SIGCONT)
+        os.kill(own_broker.pid, signal.SIGCONT)
     assert worker.returncode == EXIT_FATAL, worker.output()
     worker.ready()
     wait_applied(settings, worker)
@@ -34,10 +34,10 @@ def test_a_recovery_that_hangs_ends_the_worker(
 
 
 def test_a_worker_whose_group_refuses_it_ends(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
     """The broker takes no session this short: aiokafka's coordinator dies of it, and Faust does not notice."""
-    kafka = Kafka(brokers=one_broker.brokers, **FAST | {"session_timeout_s": 1.0})
-    worker = make_worker(settings_on(one_broker.brokers, kafka=kafka)).start()
+    kafka = Kafka(brokers=broker.brokers, **FAST | {"session_timeout_s": 1.0})
+    worker = make_worker(settings_on(broker.brokers, kafka=kafka)).start()
     assert worker.wait() == EXIT_FATAL, worker.output()
     assert "the worker ends: InvalidSessionTimeoutError" in worker.output()

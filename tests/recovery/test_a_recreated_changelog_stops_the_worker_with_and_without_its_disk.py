@@ -13,17 +13,17 @@ from tests.workers import Traffic, check_exact, check_published, recreate, stopp
 
 
 def test_a_recreated_changelog_stops_the_worker_with_and_without_its_disk(
-    one_settings: Settings, make_worker: MakeWorker
+    settings: Settings, make_worker: MakeWorker
 ) -> None:
-    worker = make_worker(one_settings)
-    stopped_after(worker, Traffic(one_settings, seed=17))
-    recreate(one_settings, one_settings.changelog_topic)
+    worker = make_worker(settings)
+    stopped_after(worker, Traffic(settings, seed=17))
+    recreate(settings, settings.changelog_topic)
     # Without topic ids, as on the embedded broker, only its length tells.
     refused = refusal(worker, 1)
     assert "was it recreated?" in refused
     assert "remove LURM_STATE__DIR and reset the group's offsets" in refused
-    assert one_settings.state.dir is not None
-    shutil.rmtree(one_settings.state.dir)
+    assert settings.state.dir is not None
+    shutil.rmtree(settings.state.dir)
     assert "the changelog is behind the group's offset; was it deleted?" in refusal(worker, 1)
 
 

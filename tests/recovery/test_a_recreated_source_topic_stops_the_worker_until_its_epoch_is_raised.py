@@ -10,16 +10,19 @@ from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
 from tests.workers import Traffic, check_exact, check_published, recreate, stopped_after, wait_applied
 
 
-def test_a_shorter_topic(one_settings: Settings, make_worker: MakeWorker) -> None:
-    count_on_after_recreation(one_settings, make_worker, n_new=50)
+@pytest.mark.slow
+def test_a_shorter_topic(settings: Settings, make_worker: MakeWorker) -> None:
+    count_on_after_recreation(settings, make_worker, n_new=50)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_longer_topic(kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker) -> None:
     """The embedded broker gives topics no id."""
     count_on_after_recreation(settings_on(kafka_broker.brokers), make_worker, n_new=900)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_topic_that_is_recreated_under_a_running_worker(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
@@ -39,6 +42,7 @@ def test_a_topic_that_is_recreated_under_a_running_worker(
     check_published(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_an_epoch_that_does_not_fit_is_misuse(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker

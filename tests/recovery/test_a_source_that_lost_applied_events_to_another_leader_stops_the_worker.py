@@ -38,6 +38,7 @@ def kafka(tmp_path: Path) -> ApacheKafka:
     return ApacheKafka(home, tmp_path / "broker")
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_while_the_worker_is_down(kafka: ApacheKafka, settings_on: MakeSettingsOn, make_worker: MakeWorker) -> None:
     with start(kafka):
@@ -52,6 +53,7 @@ def test_while_the_worker_is_down(kafka: ApacheKafka, settings_on: MakeSettingsO
         check_goes_on_behind(make_worker(accepting(settings)), after, skipped=N_LOST)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_while_the_worker_runs(kafka: ApacheKafka, settings_on: MakeSettingsOn, make_worker: MakeWorker) -> None:
     with start(kafka):
@@ -77,6 +79,7 @@ def test_while_the_worker_runs(kafka: ApacheKafka, settings_on: MakeSettingsOn, 
         check_exact(settings, traffic.sent + after.sent)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_leader_that_lost_nothing_stops_nobody(
     kafka: ApacheKafka, settings_on: MakeSettingsOn, make_worker: MakeWorker

@@ -92,6 +92,7 @@ class Batch:
             store.apply(Changes([self.row], self.record, changelog_offset, marks))
 
 
+@pytest.mark.slow
 def test_half_a_batch_counts_nothing(settings: Settings, make_worker: MakeWorker) -> None:
     traffic, worker = begun(settings, make_worker)
     forged = Batch(traffic)
@@ -99,6 +100,7 @@ def test_half_a_batch_counts_nothing(settings: Settings, make_worker: MakeWorker
     go_on(worker, traffic, "aborting it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_whole_batch_counts_once(settings: Settings, make_worker: MakeWorker, *, on_disk: bool) -> None:
     traffic, worker = begun(settings, make_worker)

@@ -29,9 +29,9 @@ raise SystemExit(run(["worker"]))
 
 @pytest.mark.parametrize("when", ["while it hands over", "after all else has ended"])
 def test_a_worker_that_cannot_end_is_ended_within_its_grace(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path, when: str
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path, when: str
 ) -> None:
-    settings = settings_on(one_broker.brokers, worker=Worker(instance="a", stop_s_max=5.0))
+    settings = settings_on(broker.brokers, worker=Worker(instance="a", stop_s_max=5.0))
     traffic = Traffic(settings, seed=71)
     traffic.send(1000)
     worker = make_worker(settings)

@@ -21,6 +21,7 @@ FORGETFUL = {
 QUIET_S = 20
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_worker_that_was_quiet_for_longer_than_kafka_remembers_its_producers_goes_on(
     tmp_path: Path, settings_on: MakeSettingsOn, make_worker: MakeWorker

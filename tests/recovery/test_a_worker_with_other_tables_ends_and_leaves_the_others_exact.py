@@ -82,6 +82,7 @@ def test_one_with_more_tables_counts_on_once_the_others_are_stopped(
         check_published(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_worker_with_another_events_topic_ends(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker

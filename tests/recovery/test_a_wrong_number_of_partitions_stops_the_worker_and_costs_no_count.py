@@ -12,13 +12,13 @@ from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
 from tests.workers import Traffic, check_exact, check_published, recreate, stopped_after, wait_applied
 
 
-def test_a_changelog_with_another_number_is_refused(one_settings: Settings, make_worker: MakeWorker) -> None:
-    traffic, worker = Traffic(one_settings, seed=58), make_worker(one_settings)
+def test_a_changelog_with_another_number_is_refused(settings: Settings, make_worker: MakeWorker) -> None:
+    traffic, worker = Traffic(settings, seed=58), make_worker(settings)
     stopped_after(worker, traffic)
-    topics = one_settings.topics.model_copy(update={"partitions": 3})
-    recreate(one_settings.model_copy(update={"topics": topics}), one_settings.changelog_topic)
+    topics = settings.topics.model_copy(update={"partitions": 3})
+    recreate(settings.model_copy(update={"topics": topics}), settings.changelog_topic)
     said = refusal(worker, 2)
-    assert f"topic {one_settings.changelog_topic}: found 3 partitions, wanted 2 partitions" in said
+    assert f"topic {settings.changelog_topic}: found 3 partitions, wanted 2 partitions" in said
     assert "delete" not in said, "whoever deletes a changelog deletes the state"
 
 

@@ -26,6 +26,7 @@ from tests.workers import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_after_partitions_were_added_the_state_moves_with_the_events_that_wait(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
@@ -64,6 +65,7 @@ def test_after_partitions_were_added_the_state_moves_with_the_events_that_wait(
     check_published(new)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_an_erasure_that_waits_is_named_and_deleted_events_are_not_passed_over(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker

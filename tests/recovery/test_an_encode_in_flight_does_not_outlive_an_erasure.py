@@ -9,14 +9,14 @@ from tests.worker.conftest import MakeWorker
 from tests.workers import Traffic, all_published
 
 
-def test_an_encode_in_flight_does_not_outlive_an_erasure(one_settings: Settings, make_worker: MakeWorker) -> None:
-    traffic, worker = Traffic(one_settings, seed=63), make_worker(one_settings)
+def test_an_encode_in_flight_does_not_outlive_an_erasure(settings: Settings, make_worker: MakeWorker) -> None:
+    traffic, worker = Traffic(settings, seed=63), make_worker(settings)
     traffic.send_these(life("ann", 4))
     halted_at(worker, "encode.started")
-    asked = request(one_settings, ["ann"])
+    asked = request(settings, ["ann"])
     worker.signal(signal.SIGCONT)
-    receipt = receipt_of(one_settings, asked)
+    receipt = receipt_of(settings, asked)
     assert receipt.removed.rows == 4
-    assert [type(each) for each in all_published(one_settings)] == [Embedding, Erased]
-    check_exact_without(one_settings, [receipt])
+    assert [type(each) for each in all_published(settings)] == [Embedding, Erased]
+    check_exact_without(settings, [receipt])
     check_disk(worker)

@@ -7,11 +7,11 @@ from tests.workers import Traffic, check_exact, check_published, second, wait_ap
 
 
 def test_an_encode_in_flight_is_finished_before_its_partition_is_given_up(
-    one_settings: Settings, make_worker: MakeWorker
+    settings: Settings, make_worker: MakeWorker
 ) -> None:
     """It has yet to read its rows when another worker joins: its iterator must not meet a closed store."""
-    traffic = Traffic(one_settings, seed=42)
-    worker, other = make_worker(one_settings), make_worker(second(one_settings))
+    traffic = Traffic(settings, seed=42)
+    worker, other = make_worker(settings), make_worker(second(settings))
     worker.start("encode.started:1=6")
     worker.ready()
     other.start()
@@ -27,7 +27,7 @@ def test_an_encode_in_flight_is_finished_before_its_partition_is_given_up(
     assert worker.metric("lurm_embeddings_published_total") > 0, "the encode was finished first"
     handed_over({worker: 1, other: 1})
     traffic.send(500)
-    wait_applied(one_settings, worker, other)
-    check_exact(one_settings, traffic.sent)
-    check_published(one_settings)
+    wait_applied(settings, worker, other)
+    check_exact(settings, traffic.sent)
+    check_published(settings)
     assert (worker.terminate(), other.terminate()) == (0, 0)

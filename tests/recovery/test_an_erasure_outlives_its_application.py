@@ -18,19 +18,19 @@ ZOE = "zoë"
 
 
 def test_erased_users_do_not_return_under_another_app_id(
-    one_settings: Settings, make_worker: MakeWorker, tmp_path: Path
+    settings: Settings, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    traffic, worker = Traffic(one_settings, seed=71), make_worker(one_settings)
+    traffic, worker = Traffic(settings, seed=71), make_worker(settings)
     traffic.send(200)
     traffic.send_these([*life("ann", 5), *life(ZOE, 3)])
     worker.ready()
-    wait_applied(one_settings, worker)
-    receipts = [erased(one_settings, user) for user in ("ann", ZOE)]
+    wait_applied(settings, worker)
+    receipts = [erased(settings, user) for user in ("ann", ZOE)]
     traffic.send_these([*life("bob", 2), *life(ZOE, 2)])
-    wait_applied(one_settings, worker)
+    wait_applied(settings, worker)
     assert worker.terminate() == 0, worker.output()
 
-    other = another_application(one_settings, tmp_path)
+    other = another_application(settings, tmp_path)
     beside = make_worker(other).ready()
     wait_applied(other, beside)
     newest = check_exact_without(other, receipts, anew=True).newest_seq()
@@ -38,6 +38,7 @@ def test_erased_users_do_not_return_under_another_app_id(
     assert ZOE.encode() in newest, "what came after the erasure is a new life"
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_erased_users_do_not_return_when_the_state_is_built_anew_after_their_markers_have_expired(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker

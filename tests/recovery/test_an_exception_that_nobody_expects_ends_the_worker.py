@@ -11,15 +11,15 @@ from tests.workers import Traffic, check_exact, check_published, wait_applied
 
 @pytest.mark.parametrize("step", ["batch.decoded", "batch.merged", "batch.sent", "encode.started"])
 def test_an_exception_that_nobody_expects_ends_the_worker(
-    one_settings: Settings, make_worker: MakeWorker, step: str
+    settings: Settings, make_worker: MakeWorker, step: str
 ) -> None:
-    traffic, worker = Traffic(one_settings, seed=54), make_worker(one_settings)
+    traffic, worker = Traffic(settings, seed=54), make_worker(settings)
     traffic.send(500)
     worker.start(f"{step}=raise")
     assert worker.wait() == EXIT_FATAL, worker.output()
     assert f"the worker ends: RuntimeError: raised at a failpoint: step={step}" in worker.output()
     worker.ready()
-    wait_applied(one_settings, worker)
-    check_exact(one_settings, traffic.sent)
-    check_published(one_settings)
+    wait_applied(settings, worker)
+    check_exact(settings, traffic.sent)
+    check_published(settings)
     check_disk(worker)

@@ -7,27 +7,27 @@ from tests.worker.conftest import MakeWorker
 from tests.workers import Traffic, wait_applied
 
 
-def test_an_old_disk_does_not_bring_an_erased_user_back(one_settings: Settings, make_worker: MakeWorker) -> None:
-    traffic, worker = Traffic(one_settings, seed=66), make_worker(one_settings)
+def test_an_old_disk_does_not_bring_an_erased_user_back(settings: Settings, make_worker: MakeWorker) -> None:
+    traffic, worker = Traffic(settings, seed=66), make_worker(settings)
     traffic.send(200)
     traffic.send_these(life("ann", 5))
     worker.ready()
-    wait_applied(one_settings, worker)
+    wait_applied(settings, worker)
     # Killed, so that the copy holds whatever was dirty then, ann perhaps among it.
     worker.kill()
-    disk = one_settings.state.dir
+    disk = settings.state.dir
     assert disk is not None
     shutil.copytree(disk, disk.with_name("old"))
     worker.ready()
-    receipt = erased(one_settings, "ann")
+    receipt = erased(settings, "ann")
     assert receipt.removed.rows == 5
     traffic.send_these(life("ann", 2)[1:])
-    wait_applied(one_settings, worker)
+    wait_applied(settings, worker)
     worker.kill()
     shutil.rmtree(disk)
     disk.with_name("old").rename(disk)
     worker.ready()
     traffic.send(50)
-    wait_applied(one_settings, worker)
-    check_exact_without(one_settings, [receipt])
+    wait_applied(settings, worker)
+    check_exact_without(settings, [receipt])
     check_disk(worker)

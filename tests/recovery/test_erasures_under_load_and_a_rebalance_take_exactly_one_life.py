@@ -7,12 +7,14 @@ from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over
 from tests.workers import Traffic, second, wait_applied
 
 
+@pytest.mark.slow
 def test_erasures_under_load_and_a_rebalance_take_exactly_one_life(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
-    erase_while_one_joins_and_leaves(settings_on(one_broker.brokers, worker=Worker()), make_worker)
+    erase_while_one_joins_and_leaves(settings_on(broker.brokers, worker=Worker()), make_worker)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_erasures_under_load_and_a_rebalance_of_static_members_take_exactly_one_life(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker

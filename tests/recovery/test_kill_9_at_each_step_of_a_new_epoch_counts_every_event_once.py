@@ -11,6 +11,7 @@ from tests.workers import Traffic, check_exact, check_published, recreate, wait_
 STEPS_OF_A_NEW_EPOCH = [step for step in STEPS if step.startswith("begin.")]
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_kill_9_at_each_step_of_a_new_epoch_counts_every_event_once(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker

@@ -13,6 +13,7 @@ from tests.workers import Traffic, wait_applied
 STEPS_OF_AN_ERASURE = [step for step in STEPS if step.startswith("erase")]
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_kill_9_at_each_step_of_an_erasure_leaves_nothing_of_the_user(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path

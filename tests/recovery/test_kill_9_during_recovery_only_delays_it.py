@@ -8,9 +8,9 @@ from tests.workers import Traffic, check_exact, check_published, wait_applied
 
 
 def test_kill_9_during_recovery_only_delays_it(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
-    settings = settings_on(one_broker.brokers, kafka=Kafka(brokers=one_broker.brokers, **FAST | {"poll_events": 100}))
+    settings = settings_on(broker.brokers, kafka=Kafka(brokers=broker.brokers, **FAST | {"poll_events": 100}))
     traffic = Traffic(settings, seed=34)
     traffic.send(3000)
     worker = make_worker(settings).ready()

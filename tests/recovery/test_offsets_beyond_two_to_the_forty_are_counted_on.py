@@ -16,6 +16,7 @@ from tests.workers import Traffic, check_exact, check_published, recreate, wait_
 PASSED = 1 << 40
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_offsets_beyond_two_to_the_forty_are_counted_on(
     tmp_path: Path, settings_on: MakeSettingsOn, make_worker: MakeWorker

@@ -1,3 +1,5 @@
+import pytest
+
 from stream.settings import Kafka
 from tests.brokers import FAST, Broker
 from tests.recovery.runs import check_disk
@@ -5,11 +7,12 @@ from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import Traffic, check_exact, check_published, wait_applied
 
 
+@pytest.mark.slow
 def test_sigterm_during_a_batch_finishes_it(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
     """And so during an encode: each run is told to stop at that step of its own work."""
-    settings = settings_on(one_broker.brokers, kafka=Kafka(brokers=one_broker.brokers, **FAST | {"poll_events": 100}))
+    settings = settings_on(broker.brokers, kafka=Kafka(brokers=broker.brokers, **FAST | {"poll_events": 100}))
     traffic = Traffic(settings, seed=35)
     worker = make_worker(settings)
     for step in ("batch.merged", "batch.offset_sent", "batch.committed", "encode.started", "encode.sent"):

@@ -9,6 +9,7 @@ from tests.conftest import NO_KAFKA
 from tests.workers import LURM
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.timeout(900)
 def test_three_minutes_of_random_faults_change_no_count(tmp_path: Path) -> None:

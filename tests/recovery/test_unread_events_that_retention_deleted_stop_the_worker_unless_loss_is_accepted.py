@@ -21,54 +21,54 @@ from tests.workers import (
 
 
 def test_unread_events_that_retention_deleted_stop_the_worker_unless_loss_is_accepted(
-    one_settings: Settings, make_worker: MakeWorker
+    settings: Settings, make_worker: MakeWorker
 ) -> None:
-    traffic = Traffic(one_settings, seed=14)
-    worker = make_worker(one_settings)
+    traffic = Traffic(settings, seed=14)
+    worker = make_worker(settings)
     stopped_after(worker, traffic)
     read = list(traffic.sent)
     n_lost = lose_some(traffic)
     assert "retention deleted unread events" in refusal(worker, 1)
 
-    check_goes_on(make_worker(accepting(one_settings)), read, n_lost)
+    check_goes_on(make_worker(accepting(settings)), read, n_lost)
 
 
-def test_they_stop_a_worker_that_runs_and_is_behind(one_settings: Settings, make_worker: MakeWorker) -> None:
-    traffic = Traffic(one_settings, seed=18)
-    worker = make_worker(one_settings).ready()
+def test_they_stop_a_worker_that_runs_and_is_behind(settings: Settings, make_worker: MakeWorker) -> None:
+    traffic = Traffic(settings, seed=18)
+    worker = make_worker(settings).ready()
     traffic.send(500)
-    wait_applied(one_settings, worker)
+    wait_applied(settings, worker)
     worker.signal(signal.SIGSTOP)
     lose_some(traffic)
     worker.signal(signal.SIGCONT)
     assert worker.wait() == 1, worker.output()
     assert "retention deleted unread events" in worker.output()
-    changelog = Changelog(one_settings)
+    changelog = Changelog(settings)
     assert changelog.ledger.received == sum(record.next_offset for record in changelog.partitions.values())
 
     # A fetch that was on its way when the worker was stopped may have brought some of them.
     read = read_before(traffic, changelog)
-    check_goes_on(make_worker(accepting(one_settings)), read, len(traffic.sent) - len(read))
+    check_goes_on(make_worker(accepting(settings)), read, len(traffic.sent) - len(read))
 
 
 def test_a_worker_begins_with_what_retention_left_and_misses_what_it_deletes_from_then_on(
-    one_settings: Settings, make_worker: MakeWorker
+    settings: Settings, make_worker: MakeWorker
 ) -> None:
     """Also where a partition had nothing to read but what it wrote down when it began."""
-    lose_some(Traffic(one_settings, seed=19))
-    worker = make_worker(one_settings).ready()
-    begun = end_offsets(one_settings, one_settings.topics.events)
+    lose_some(Traffic(settings, seed=19))
+    worker = make_worker(settings).ready()
+    begun = end_offsets(settings, settings.topics.events)
 
     def is_noted() -> bool:
-        return {number: each.next_offset for number, each in Changelog(one_settings).partitions.items()} == begun
+        return {number: each.next_offset for number, each in Changelog(settings).partitions.items()} == begun
 
     wait_until(is_noted, explain=worker.output)
     assert all(begun.values())
     assert worker.terminate() == 0
-    n_lost = lose_some(Traffic(one_settings, seed=20))
+    n_lost = lose_some(Traffic(settings, seed=20))
     assert "retention deleted unread events" in refusal(worker, 1)
 
-    check_goes_on(make_worker(accepting(one_settings)), [], n_lost)
+    check_goes_on(make_worker(accepting(settings)), [], n_lost)
 
 
 def check_goes_on(worker: WorkerProcess, read: list[PlainEvent], n_lost: int) -> None:

@@ -11,6 +11,7 @@ from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over
 from tests.workers import Traffic, WorkerProcess, check_exact, check_published, second, wait_applied, wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.parametrize("leave", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_that_join_and_leave_during_a_recovery_cost_no_count(

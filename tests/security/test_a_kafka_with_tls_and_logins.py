@@ -100,6 +100,7 @@ def test_new_items_are_sent_and_learned_over_scram_and_the_password_is_never_sho
     assert CANARY not in said + worker.output()
 
 
+@pytest.mark.slow
 def test_standbys_snapshots_console_exporter_soak_check_and_repartition_work_over_scram(
     secured: SecuredKafka, bundle: Path, tmp_path: Path, make_worker: MakeWorker, lurm: Lurm
 ) -> None:

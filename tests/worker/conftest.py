@@ -34,29 +34,23 @@ def settings_on(bundle: Path, tmp_path: Path) -> MakeSettingsOn:
 
 
 @pytest.fixture
-def settings(broker: Broker, settings_on: MakeSettingsOn) -> Settings:
-    """One worker's settings, with fresh topics that exist."""
-    return settings_on(broker.brokers)
-
-
-@pytest.fixture
-def one_broker(session_brokers: dict[str, Broker]) -> Broker:
-    """Real Kafka where there is one, else the embedded broker: for what is the worker's own doing."""
+def broker(session_brokers: dict[str, Broker]) -> Broker:
+    """Real Kafka where there is one, else the embedded broker: whole workers take seconds, and what they do is one."""
     return session_brokers[KINDS[-1]].start()
 
 
 @pytest.fixture
-def one_settings(one_broker: Broker, settings_on: MakeSettingsOn) -> Settings:
-    """As `settings`, on one broker only: these tests take seconds each."""
-    return settings_on(one_broker.brokers)
-
-
-@pytest.fixture
-def one_own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """As `own_broker`, of one kind only."""
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of the test's own, of that kind and not started: to be stopped, killed and started again."""
     broker = new_broker(KINDS[-1], tmp_path / "broker")
     yield broker
     broker.kill()
+
+
+@pytest.fixture
+def settings(broker: Broker, settings_on: MakeSettingsOn) -> Settings:
+    """One worker's settings, with fresh topics that exist."""
+    return settings_on(broker.brokers)
 
 
 @pytest.fixture

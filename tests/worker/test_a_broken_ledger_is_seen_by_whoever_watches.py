@@ -9,24 +9,24 @@ from tests.worker.conftest import MakeWorker
 from tests.workers import LURM, Traffic, wait_applied, wait_until
 
 
-def test_a_broken_ledger_is_seen_by_whoever_watches(one_settings: Settings, make_worker: MakeWorker) -> None:
+def test_a_broken_ledger_is_seen_by_whoever_watches(settings: Settings, make_worker: MakeWorker) -> None:
     """A committed record that says one event less was applied than received: the metrics and the command both tell."""
-    traffic = Traffic(one_settings, seed=12)
-    worker = make_worker(one_settings).ready()
+    traffic = Traffic(settings, seed=12)
+    worker = make_worker(settings).ready()
     traffic.send(500)
-    wait_applied(one_settings, worker)
+    wait_applied(settings, worker)
     wait_until(lambda: worker.metric("lurm_ledger_events", outcome="received") == 500)
     assert worker.metric("lurm_ledger_events", outcome="applied") == 500
     assert worker.metric("lurm_ledger_broken") == 0
-    assert ledger_command(one_settings)[0] == 0
+    assert ledger_command(settings)[0] == 0
     worker.terminate()
 
-    received = lose_one(one_settings, partition=1)
+    received = lose_one(settings, partition=1)
     worker.ready()
     wait_until(lambda: worker.metric("lurm_ledger_broken") == 1, explain=worker.output)
     assert worker.metric("lurm_ledger_events", partition="1", outcome="received") == received
     assert worker.metric("lurm_ledger_events", partition="1", outcome="applied") == received - 1
-    exit_code, partitions = ledger_command(one_settings)
+    exit_code, partitions = ledger_command(settings)
     assert (exit_code, [each["faults"] for each in partitions]) == (1, [[], ["unbalanced"]])
 
 

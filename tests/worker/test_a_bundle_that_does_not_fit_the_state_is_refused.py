@@ -1,28 +1,31 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from stream.settings import Settings, State
 from tests.worker.conftest import MakeWorker, refusal
 from tests.workers import Traffic, tiny_bundle, wait_applied
 
 
+@pytest.mark.slow
 def test_a_bundle_that_does_not_fit_the_state_is_refused(
-    one_settings: Settings, make_worker: MakeWorker, tmp_path: Path
+    settings: Settings, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    worker = make_worker(one_settings).ready()
-    Traffic(one_settings, seed=12).send(100)
-    wait_applied(one_settings, worker)
+    worker = make_worker(settings).ready()
+    Traffic(settings, seed=12).send(100)
+    wait_applied(settings, worker)
     assert worker.terminate() == 0
 
     tiny_bundle(space_seed=1).save(tmp_path / "space")
     tiny_bundle(scales="day,week").save(tmp_path / "scales")
-    space, scales = with_bundle(one_settings, tmp_path / "space"), with_bundle(one_settings, tmp_path / "scales")
-    assert one_settings.state.dir is not None
+    space, scales = with_bundle(settings, tmp_path / "space"), with_bundle(settings, tmp_path / "scales")
+    assert settings.state.dir is not None
     for disk in ("intact", "empty"):
         assert "counted with another codebook" in refusal(make_worker(space), 2), disk
         assert "counted with other scales" in refusal(make_worker(scales), 2), disk
-        shutil.rmtree(one_settings.state.dir)
-    other = one_settings.model_copy(update={"state": State(dir=one_settings.state.dir, scales="day")})
+        shutil.rmtree(settings.state.dir)
+    other = settings.model_copy(update={"state": State(dir=settings.state.dir, scales="day")})
     assert "trained with other scales" in refusal(make_worker(other), 2)
 
 

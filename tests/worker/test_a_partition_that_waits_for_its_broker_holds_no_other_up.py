@@ -4,6 +4,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from state.rows import seq_of
 from stream.fatal import EXIT_FATAL
 from stream.kafka.topics import end_offsets
@@ -16,54 +18,53 @@ N_BATCHES, N_EVENTS = 160, 20
 RECORD_BYTES = 200
 
 
-def test_a_partition_that_waits_with_its_events_holds_no_other_up(one_settings: Settings, tmp_path: Path) -> None:
+def test_a_partition_that_waits_with_its_events_holds_no_other_up(settings: Settings, tmp_path: Path) -> None:
     """Of its own a few batches are fetched, and the rest when there is room."""
-    traffic = Traffic(one_settings, seed=92)
+    traffic = Traffic(settings, seed=92)
     traffic.send(200)
-    with WorkerProcess(one_settings, tmp_path / "worker.log", [sys.executable, HALTING, "apply"]) as worker:
+    with WorkerProcess(settings, tmp_path / "worker.log", [sys.executable, HALTING, "apply"]) as worker:
         worker.ready()
-        wait_applied(one_settings, worker)
-        applied_before = Changelog(one_settings).partitions[0].next_offset
+        wait_applied(settings, worker)
+        applied_before = Changelog(settings).partitions[0].next_offset
         worker.signal(signal.SIGRTMIN)
         for _ in range(N_BATCHES):
             traffic.send(N_EVENTS)
 
         def other_applied() -> bool:
-            ends = end_offsets(one_settings, one_settings.topics.events)
-            return Changelog(one_settings).partitions[1].next_offset >= ends[1]
+            ends = end_offsets(settings, settings.topics.events)
+            return Changelog(settings).partitions[1].next_offset >= ends[1]
 
         wait_until(other_applied, explain=worker.output)
-        assert Changelog(one_settings).partitions[0].next_offset == applied_before
+        assert Changelog(settings).partitions[0].next_offset == applied_before
         wait_until(lambda: worker.metric("lurm_fetched_bytes") > 0, explain=worker.output)
-        n_waiting = end_offsets(one_settings, one_settings.topics.events)[0] - applied_before
+        n_waiting = end_offsets(settings, settings.topics.events)[0] - applied_before
         assert worker.metric("lurm_fetched_bytes") < RECORD_BYTES * n_waiting / 2
         worker.signal(signal.SIGRTMIN)
-        wait_applied(one_settings, worker)
-        check_exact(one_settings, traffic.sent)
-        check_published(one_settings)
+        wait_applied(settings, worker)
+        check_exact(settings, traffic.sent)
+        check_published(settings)
 
 
-def test_a_partition_that_waits_with_its_embeddings_holds_no_other_up(one_settings: Settings, tmp_path: Path) -> None:
-    traffic = Traffic(one_settings, seed=93)
-    with WorkerProcess(one_settings, tmp_path / "worker.log", [sys.executable, HALTING, "publish"]) as worker:
+@pytest.mark.slow
+def test_a_partition_that_waits_with_its_embeddings_holds_no_other_up(settings: Settings, tmp_path: Path) -> None:
+    traffic = Traffic(settings, seed=93)
+    with WorkerProcess(settings, tmp_path / "worker.log", [sys.executable, HALTING, "publish"]) as worker:
         worker.ready()
         worker.signal(signal.SIGRTMIN)
         for _ in range(3):
             traffic.send(200)
-            wait_applied(one_settings, worker)
-            wait_until(lambda: all_published(one_settings, 1), explain=worker.output)
-        assert not all_published(one_settings, 0)
+            wait_applied(settings, worker)
+            wait_until(lambda: all_published(settings, 1), explain=worker.output)
+        assert not all_published(settings, 0)
         worker.signal(signal.SIGRTMIN)
-        wait_until(lambda: all_published(one_settings, 0), explain=worker.output)
-        check_exact(one_settings, traffic.sent)
-        check_published(one_settings)
+        wait_until(lambda: all_published(settings, 0), explain=worker.output)
+        check_exact(settings, traffic.sent)
+        check_published(settings)
 
 
-def test_a_transaction_that_never_ends_ends_the_worker_though_others_go_on(
-    one_settings: Settings, tmp_path: Path
-) -> None:
-    stuck = one_settings.worker.model_copy(update={"stuck_s_max": 5.0})
-    settings = one_settings.model_copy(update={"worker": stuck})
+def test_a_transaction_that_never_ends_ends_the_worker_though_others_go_on(settings: Settings, tmp_path: Path) -> None:
+    stuck = settings.worker.model_copy(update={"stuck_s_max": 5.0})
+    settings = settings.model_copy(update={"worker": stuck})
     traffic = Traffic(settings, seed=94)
     with WorkerProcess(settings, tmp_path / "worker.log", [sys.executable, HALTING, "publish"]) as worker:
         worker.ready()

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from stream.settings import Worker
 from tests.brokers import Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, handed_over
@@ -29,10 +31,11 @@ def watched(worker: WorkerProcess) -> Iterator[list[int]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_ready_worker_stays_ready_through_a_rebalance_of_others(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
-    settings = settings_on(one_broker.brokers, worker=Worker())
+    settings = settings_on(broker.brokers, worker=Worker())
     traffic = Traffic(settings, seed=9)
     first, other = make_worker(settings).ready(), make_worker(second(settings))
     with traffic.flowing(500):

@@ -13,10 +13,10 @@ _RECOVERED = re.compile(r"recovered: partitions=\[0\] replayed_rows=(\d+)")
 
 
 @pytest.fixture
-def settings(one_broker: Broker, settings_on: MakeSettingsOn) -> Settings:
+def settings(broker: Broker, settings_on: MakeSettingsOn) -> Settings:
     """Fetches of a hundred rows, so that a small changelog takes many."""
-    kafka = Kafka(brokers=one_broker.brokers, **FAST, poll_events=100)
-    return settings_on(one_broker.brokers, kafka=kafka, partitions=1, encode=Encode(interval_s=86_400))
+    kafka = Kafka(brokers=broker.brokers, **FAST, poll_events=100)
+    return settings_on(broker.brokers, kafka=kafka, partitions=1, encode=Encode(interval_s=86_400))
 
 
 def test_a_recovery_reports_what_is_left_while_it_is_not_ready(settings: Settings, make_worker: MakeWorker) -> None:

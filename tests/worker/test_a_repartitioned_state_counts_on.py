@@ -25,6 +25,7 @@ from tests.workers import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_repartitioned_state_counts_on(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
@@ -81,6 +82,7 @@ def test_a_repartitioned_state_publishes_everybody_once(
     assert published == dict.fromkeys(Changelog(new).newest_seq(), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_a_difference_is_found_and_no_worker_counts_on_it(
     kafka_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker

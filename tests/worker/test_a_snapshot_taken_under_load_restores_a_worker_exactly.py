@@ -11,9 +11,9 @@ from tests.workers import LURM, Changelog, Traffic, check_exact, check_published
 
 
 def test_a_snapshot_taken_under_load_restores_a_worker_exactly_and_only_the_tail_is_replayed(
-    one_settings: Settings, make_worker: MakeWorker, tmp_path: Path
+    settings: Settings, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    settings, out = one_settings, tmp_path / "snapshot"
+    out = tmp_path / "snapshot"
     assert settings.state.dir is not None
     traffic = Traffic(settings, seed=41)
     worker = make_worker(settings).ready()

@@ -10,9 +10,9 @@ N_VISITORS = 1_000
 FEW_DESCRIPTORS = ("sh", "-c", 'ulimit -n 1024 && exec "$@"', "sh", *WORKER)
 
 
-def test_a_thousand_slow_visitors_keep_no_worker_from_working(one_settings: Settings, tmp_path: Path) -> None:
-    traffic = Traffic(one_settings, seed=9)
-    with WorkerProcess(one_settings, tmp_path / "worker.log", FEW_DESCRIPTORS) as worker, ExitStack() as visitors:
+def test_a_thousand_slow_visitors_keep_no_worker_from_working(settings: Settings, tmp_path: Path) -> None:
+    traffic = Traffic(settings, seed=9)
+    with WorkerProcess(settings, tmp_path / "worker.log", FEW_DESCRIPTORS) as worker, ExitStack() as visitors:
         worker.ready()
         assert worker.port is not None
         for _ in range(N_VISITORS):
@@ -22,7 +22,7 @@ def test_a_thousand_slow_visitors_keep_no_worker_from_working(one_settings: Sett
         descriptors = len(list(Path(f"/proc/{worker.pid}/fd").iterdir()))
         assert (threads < 100, descriptors < 400) == (True, True), (threads, descriptors)
         traffic.send(500)
-        wait_applied(one_settings, worker)
+        wait_applied(settings, worker)
         assert worker.get("/livez")[0] == worker.get("/readyz")[0] == 200
         assert worker.terminate() == 0, worker.output()
-    check_exact(one_settings, traffic.sent)
+    check_exact(settings, traffic.sent)

@@ -22,8 +22,8 @@ def n_descriptors(worker: WorkerProcess) -> int:
 
 
 @pytest.fixture
-def wide(one_broker: Broker, settings_on: MakeSettingsOn) -> Settings:
-    return settings_on(one_broker.brokers, partitions=N_PARTITIONS)
+def wide(broker: Broker, settings_on: MakeSettingsOn) -> Settings:
+    return settings_on(broker.brokers, partitions=N_PARTITIONS)
 
 
 def test_a_worker_may_own_a_hundred_partitions_under_the_usual_limit(wide: Settings, tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ N_USERS, N_EVENTS, NOTE = 20_000, 40_000, b"x" * 600
 
 
 def test_a_worker_stays_within_its_memory_settings(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
     """Through more bytes of events and more dirty users than fit, which are encoded a day before their time."""
     state = State(dir=tmp_path / "state", cache_bytes=8 * MIB, memtable_bytes=8 * MIB, marks_bytes=MIB)
-    kafka = Kafka(brokers=one_broker.brokers, fetch_bytes=MIB // 4, buffer_bytes=3 * MIB, poll_events=1000, **FAST)
-    settings = settings_on(one_broker.brokers, state=state, kafka=kafka, encode=Encode(interval_s=86_400))
+    kafka = Kafka(brokers=broker.brokers, fetch_bytes=MIB // 4, buffer_bytes=3 * MIB, poll_events=1000, **FAST)
+    settings = settings_on(broker.brokers, state=state, kafka=kafka, encode=Encode(interval_s=86_400))
     send(settings)
     worker = make_worker(settings).ready()
     at_start = worker.metric("lurm_process_resident_memory_bytes")

@@ -40,9 +40,9 @@ def test_a_broker_that_does_not_answer_is_an_error(bundle: Path, make_worker: Ma
 
 
 @pytest.fixture
-def good(one_broker: Broker, bundle: Path, tmp_path: Path) -> Settings:
+def good(broker: Broker, bundle: Path, tmp_path: Path) -> Settings:
     return fresh_settings(
-        one_broker.brokers, state=State(dir=tmp_path / "state"), model=Model(bundle=bundle), metrics=Metrics(port=0)
+        broker.brokers, state=State(dir=tmp_path / "state"), model=Model(bundle=bundle), metrics=Metrics(port=0)
     )
 
 

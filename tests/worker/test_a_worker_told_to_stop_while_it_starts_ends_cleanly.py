@@ -18,9 +18,9 @@ def catches_sigterm(worker: WorkerProcess) -> bool:
 
 @pytest.mark.parametrize("moment", ["while torch is imported", "before the group is joined"])
 def test_a_worker_told_to_stop_while_it_starts_ends_cleanly(
-    moment: str, one_settings: Settings, make_worker: MakeWorker
+    moment: str, settings: Settings, make_worker: MakeWorker
 ) -> None:
-    worker = make_worker(one_settings).start()
+    worker = make_worker(settings).start()
     if moment == "while torch is imported":
         wait_until(lambda: catches_sigterm(worker))
     else:

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from stream.settings import Settings
 from tests.brokers import Broker
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
@@ -16,40 +18,39 @@ from tests.workers import (
 
 
 def test_another_model_of_the_same_interest_space_publishes_everybody_again(
-    one_settings: Settings, make_worker: MakeWorker, tmp_path: Path
+    settings: Settings, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    traffic = Traffic(one_settings, seed=11)
-    worker = make_worker(one_settings).ready()
+    traffic = Traffic(settings, seed=11)
+    worker = make_worker(settings).ready()
     traffic.send(1500)
-    wait_applied(one_settings, worker)
-    check_published(one_settings)
+    wait_applied(settings, worker)
+    check_published(settings)
     assert worker.terminate() == 0
 
     other = tiny_bundle(model_seed=1)
     other.save(tmp_path / "other")
-    model = one_settings.model.model_copy(update={"bundle": tmp_path / "other"})
-    with_other = one_settings.model_copy(update={"model": model})
+    model = settings.model.model_copy(update={"bundle": tmp_path / "other"})
+    with_other = settings.model_copy(update={"model": model})
     worker = make_worker(with_other).ready()
-    everybody = set(Changelog(one_settings).newest_seq())
-    wait_until(lambda: users_of(one_settings, other.model_id) == everybody)
-    wait_until(lambda: {each.model_id for each in Changelog(one_settings).partitions.values()} == {other.model_id})
-    n_embeddings = len(embeddings(one_settings))
+    everybody = set(Changelog(settings).newest_seq())
+    wait_until(lambda: users_of(settings, other.model_id) == everybody)
+    wait_until(lambda: {each.model_id for each in Changelog(settings).partitions.values()} == {other.model_id})
+    n_embeddings = len(embeddings(settings))
     assert worker.terminate() == 0
     worker.ready()
     traffic.send_these([traffic.sent[0]])
-    wait_applied(one_settings, worker)
+    wait_applied(settings, worker)
     check_published(with_other)
-    assert len(embeddings(one_settings)) == n_embeddings + 1, (
-        "after the walk over everybody, only changes are published"
-    )
-    check_exact(one_settings, traffic.sent)
+    assert len(embeddings(settings)) == n_embeddings + 1, "after the walk over everybody, only changes are published"
+    check_exact(settings, traffic.sent)
 
 
+@pytest.mark.slow
 def test_a_stop_during_the_walk_over_everybody_waits_for_one_batch_however_many_partitions_walk(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
     """Eight encodes of three seconds would not end in time, and the worker with them."""
-    settings = settings_on(one_broker.brokers, partitions=8)
+    settings = settings_on(broker.brokers, partitions=8)
     traffic, worker = Traffic(settings, seed=12), make_worker(settings).ready()
     traffic.send(1500)
     wait_applied(settings, worker)

@@ -62,6 +62,7 @@ def verified(settings: Settings, folder: Path) -> tuple[int, str]:
         return verify.start().wait(), verify.output()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["encode.committed:3", "encode.cleared:4"])
 def test_a_model_rolled_back_in_the_middle_of_its_walk_leaves_nobody_with_the_others_vectors(
     published: WorkerProcess, make_worker: MakeWorker, tmp_path: Path, step: str
@@ -98,6 +99,7 @@ def test_an_embeddings_topic_that_was_made_anew_gets_everybody_while_the_worker_
     assert verified(settings, tmp_path)[0] == 0
 
 
+@pytest.mark.slow
 def test_an_embeddings_topic_that_was_made_anew_or_renamed_while_no_worker_ran_gets_everybody(
     published: WorkerProcess, make_worker: MakeWorker, tmp_path: Path
 ) -> None:

@@ -23,25 +23,25 @@ def month(number: int, seed: int) -> list[PlainEvent]:
     ]
 
 
-def test_months_are_rolled_up_and_late_events_still_count(one_settings: Settings, make_worker: MakeWorker) -> None:
-    traffic = Traffic(one_settings, seed=8)
-    worker = make_worker(one_settings).ready()
+def test_months_are_rolled_up_and_late_events_still_count(settings: Settings, make_worker: MakeWorker) -> None:
+    traffic = Traffic(settings, seed=8)
+    worker = make_worker(settings).ready()
     for number, seed in [(0, 0), (1, 1), (2, 2), (3, 3), (0, 4), (4, 5), (1, 6)]:
         traffic.send_these(month(number, seed))
-        wait_applied(one_settings, worker)
-        check_exact(one_settings, traffic.sent)
-    wait_until(lambda: n_days_before_the_window(one_settings) == 0)
-    changelog = check_exact(one_settings, traffic.sent)
+        wait_applied(settings, worker)
+        check_exact(settings, traffic.sent)
+    wait_until(lambda: n_days_before_the_window(settings) == 0)
+    changelog = check_exact(settings, traffic.sent)
     assert worker.metric("lurm_rolled_up_rows_total") == sum(each.value is None for each in changelog.records) > 0
-    check_published(one_settings)
+    check_published(settings)
 
 
 def test_long_lives_are_rolled_up_in_several_transactions(
-    one_broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    broker: Broker, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
     """A transaction of all their days would hold up the batches behind it."""
-    kafka = Kafka(brokers=one_broker.brokers, **FAST | {"poll_events": 50_000})
-    settings = settings_on(one_broker.brokers, kafka=kafka, partitions=1)
+    kafka = Kafka(brokers=broker.brokers, **FAST | {"poll_events": 50_000})
+    settings = settings_on(broker.brokers, kafka=kafka, partitions=1)
     n_days = 10 * 365
     traffic, worker = Traffic(settings, seed=9), make_worker(settings)
     traffic.send_these(

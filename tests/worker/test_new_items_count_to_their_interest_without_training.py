@@ -4,6 +4,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from state.periods import MS_PER_DAY
 from stream.kafka.connection import admin
 from stream.records.new_items import NewItem, encode
@@ -54,6 +56,7 @@ def learned(worker: WorkerProcess, n: int) -> None:
     wait_until(lambda: worker.metric("lurm_learned_items") == n, explain=worker.output)
 
 
+@pytest.mark.slow
 def test_a_running_worker_learns_an_item_and_knows_it_after_a_restart(
     settings: Settings, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
@@ -98,9 +101,9 @@ def test_a_running_worker_learns_an_item_and_knows_it_after_a_restart(
 
 
 def test_a_worker_knows_the_whole_topic_before_it_counts_its_first_event(
-    one_broker: object, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
+    broker: object, settings_on: MakeSettingsOn, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    settings = with_kinds(settings_on(one_broker.brokers), tmp_path / "kinds")  # type: ignore[attr-defined]
+    settings = with_kinds(settings_on(broker.brokers), tmp_path / "kinds")  # type: ignore[attr-defined]
     n = 20_000
     with producer(settings) as client:
         for i in range(n):
@@ -113,6 +116,7 @@ def test_a_worker_knows_the_whole_topic_before_it_counts_its_first_event(
     assert worker.metric("lurm_learned_items") == n
 
 
+@pytest.mark.slow
 def test_an_items_topic_may_have_many_partitions(settings: Settings, make_worker: MakeWorker, tmp_path: Path) -> None:
     settings = with_kinds(settings, tmp_path / "kinds")
     with admin(settings) as client:

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -34,24 +35,35 @@ while True:
 
 
 @pytest.fixture
-def settings(make_settings: MakeSettings) -> Settings:
-    made = make_settings(partitions=2)
-    create_missing(made)
-    return made
-
-
-@pytest.fixture
-def kafka_settings(make_kafka_settings: MakeSettings) -> Settings:
-    """On real Kafka: the embedded broker keeps a group from a member that follows a killed one for over a minute."""
+def settings(make_kafka_settings: MakeSettings) -> Settings:
+    """On real Kafka: the embedded broker keeps a group from a member that follows a killed one for over a minute, and
+    hides from whoever reads on what follows an aborted transaction.
+    """
     made = make_kafka_settings(partitions=2)
     create_missing(made)
     return made
 
 
-def start(folder: Path, program: str = "reader.py") -> subprocess.Popen[bytes]:
-    with (folder / "reader.log").open("ab") as log:
-        command = [sys.executable, program]
-        return subprocess.Popen(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, stderr=log, stdout=log)
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Runs a program in the test's folder; whatever becomes of the test, none outlives it."""
+    readers: list[subprocess.Popen[bytes]] = []
+
+    def run(program: str = "reader.py") -> subprocess.Popen[bytes]:
+        with (tmp_path / "reader.log").open("ab") as log:
+            command = [sys.executable, program]
+            readers.append(
+                subprocess.Popen(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stderr=log, stdout=log)
+            )
+        return readers[-1]
+
+    yield run
+    for each in readers:
+        each.kill()
+        each.wait()
 
 
 def held(folder: Path) -> dict[str, int]:
@@ -73,28 +85,28 @@ def wait_for_all(folder: Path, published: Published) -> None:
     wait_until(lambda: held(folder) == published.left, 200, lambda: (held(folder), published.left, log.read_text()))
 
 
-def test_it_is_killed_at_any_moment_and_started_again(kafka_settings: Settings, tmp_path: Path) -> None:
-    settings = kafka_settings
+@pytest.mark.slow
+def test_it_is_killed_at_any_moment_and_started_again(settings: Settings, tmp_path: Path, start: Start) -> None:
     (tmp_path / "reader.py").write_text(readme_reader(settings, settings.app.id))
     published = Published(settings, seed=11)
     published.more(200)
     for pause_s in (0.0, 0.2, 0.0):
-        reader = start(tmp_path)
+        reader = start()
         wait_until(partial(has_changed, tmp_path, held(tmp_path)), 120)
         time.sleep(pause_s)
         reader.send_signal(signal.SIGKILL)
         reader.wait()
         published.more(100)
-    reader = start(tmp_path)
+    reader = start()
     wait_for_all(tmp_path, published)
     published.more(50)
     wait_for_all(tmp_path, published)
-    reader.kill()
-    reader.wait()
     assert published.erased - published.left.keys(), "somebody was erased for good"
 
 
-def test_its_database_refuses_now_and_then_and_it_is_tried_again(settings: Settings, tmp_path: Path) -> None:
+def test_its_database_refuses_now_and_then_and_it_is_tried_again(
+    settings: Settings, tmp_path: Path, start: Start
+) -> None:
     database = sqlite3.connect(tmp_path / "index.db")
     database.executescript(REFUSE)
     database.close()
@@ -102,26 +114,21 @@ def test_its_database_refuses_now_and_then_and_it_is_tried_again(settings: Setti
     (tmp_path / "retry.py").write_text(RETRY)
     published = Published(settings, seed=12)
     published.more(100)
-    reader = start(tmp_path, "retry.py")
+    start("retry.py")
     wait_for_all(tmp_path, published)
-    reader.kill()
-    reader.wait()
     assert (tmp_path / "reader.log").read_text().count("again: try later") > 0
 
 
 def test_a_new_group_that_is_restarted_before_anything_is_published_misses_nobody(
-    kafka_settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, start: Start
 ) -> None:
-    settings = kafka_settings
     (tmp_path / "reader.py").write_text(readme_reader(settings, settings.app.id))
-    reader = start(tmp_path)
+    reader = start()
     wait_until((tmp_path / "index.db").exists)
     time.sleep(2)
     reader.terminate()
     reader.wait()
     published = Published(settings, seed=13)
     published.more(30)
-    reader = start(tmp_path)
+    reader = start()
     wait_for_all(tmp_path, published)
-    reader.kill()
-    reader.wait()

@@ -8,11 +8,11 @@ from tests.workers import Traffic, second, wait_until
 
 
 @pytest.mark.slow
-def test_two_workers_with_one_instance_id_are_told_so(one_settings: Settings, make_worker: MakeWorker) -> None:
+def test_two_workers_with_one_instance_id_are_told_so(settings: Settings, make_worker: MakeWorker) -> None:
     """Kafka says to the one that loses no more than that a transaction took too long, or that there is a newer one."""
-    twin = second(one_settings).model_copy(update={"worker": one_settings.worker})
-    a, b = make_worker(one_settings).ready(), make_worker(twin).start()
-    traffic = Traffic(one_settings, seed=71)
+    twin = second(settings).model_copy(update={"worker": settings.worker})
+    a, b = make_worker(settings).ready(), make_worker(twin).start()
+    traffic = Traffic(settings, seed=71)
 
     def ended() -> list[str]:
         traffic.send(20)

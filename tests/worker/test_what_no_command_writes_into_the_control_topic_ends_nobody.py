@@ -11,10 +11,8 @@ from tests.worker.conftest import MakeWorker
 from tests.workers import Changelog, Traffic, wait_applied, wait_until
 
 
-def test_what_no_command_writes_into_the_control_topic_ends_nobody(
-    one_settings: Settings, make_worker: MakeWorker
-) -> None:
-    traffic, ann = Traffic(one_settings, seed=73), life("ann", 4)
+def test_what_no_command_writes_into_the_control_topic_ends_nobody(settings: Settings, make_worker: MakeWorker) -> None:
+    traffic, ann = Traffic(settings, seed=73), life("ann", 4)
     traffic.send(200)
     traffic.send_these(ann)
     huge = [marker(id=str(number), user="x" * 900_000) for number in range(12)]
@@ -25,21 +23,21 @@ def test_what_no_command_writes_into_the_control_topic_ends_nobody(
         b"{",
         None,
     ]
-    send_control(one_settings, [*huge, *odd])
-    worker = make_worker(one_settings).ready()
-    wait_applied(one_settings, worker)
+    send_control(settings, [*huge, *odd])
+    worker = make_worker(settings).ready()
+    wait_applied(settings, worker)
     wait_until(lambda: worker.metric("lurm_refused_control_records_total") == 17, explain=worker.output)
     # One that could have been written, but whose end no source has: it is taken for the source's own.
-    send_control(one_settings, [marker(id="far", user="ann", end_offset=2**61)])
+    send_control(settings, [marker(id="far", user="ann", end_offset=2**61)])
     wait_until(lambda: worker.metric("lurm_erasures_total") == 1, explain=worker.output)
     traffic.send_these(ann[:2])
-    wait_applied(one_settings, worker)
-    assert b"ann" in Changelog(one_settings).newest_seq(), "an end behind the source would have taken every later life"
-    receipt = erased(one_settings, "ann")
+    wait_applied(settings, worker)
+    assert b"ann" in Changelog(settings).newest_seq(), "an end behind the source would have taken every later life"
+    receipt = erased(settings, "ann")
     assert receipt.removed.rows == 2
     assert [len(former.partitions) for former in receipt.earlier] == [1]
-    check_exact_without(one_settings, [receipt])
-    assert max(len(each.value or b"") for each in Changelog(one_settings).records) < 10_000
+    check_exact_without(settings, [receipt])
+    assert max(len(each.value or b"") for each in Changelog(settings).records) < 10_000
     assert worker.terminate() == 0, worker.output()
 
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.trains
 TINY = Size(n_users=150, n_items=120, n_days=21, events_mean=12)
 
 
+@pytest.mark.slow
 def test_a_population_is_answered_in_a_table_by_smen_and_its_peers(capsys: pytest.CaptureFixture[str]) -> None:
     robustness.run("tiny", TINY, seed=0)
     printed = capsys.readouterr().out

@@ -56,6 +56,7 @@ def train_until_the_cut(events_file: Path, out: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_evaluate_prints_and_writes_the_table_and_leaves_the_bundle_alone(events_file: Path, tmp_path: Path) -> None:
     train_until_the_cut(events_file, tmp_path / "bundle")

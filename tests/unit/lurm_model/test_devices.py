@@ -14,6 +14,7 @@ def pretend(work: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 @pytest.mark.parametrize("work", ["training", "encoding"])
 def test_on_another_device_everything_comes_out_as_on_the_cpu(work: str) -> None:

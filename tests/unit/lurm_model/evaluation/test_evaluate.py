@@ -142,6 +142,7 @@ def test_a_longer_history_tells_more(bundle: Bundle) -> None:
     assert points[-1].cells["group"].auc > points[0].cells["group"].auc + 0.05
 
 
+@pytest.mark.slow
 def test_models_of_every_size_are_asked_the_same(bundle: Bundle) -> None:
     events, labels = synthetic(n_users=200, n_items=200, n_groups=3, seed=7)
     cut_ms = default_cut(events)

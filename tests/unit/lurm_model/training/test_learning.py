@@ -42,6 +42,7 @@ def rows(population: tuple[Events, UserLabels], bundle: Bundle) -> Rows:
     return day_rows(events.user, events.ts_ms, item_interests(bundle, events)[events.item], events.weight)
 
 
+@pytest.mark.slow
 def test_a_training_taken_up_at_its_checkpoint_equals_one_never_interrupted(
     rows: Rows, bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.trains
 Population = tuple[Events, UserLabels]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bundles_and_other_seeds_others() -> None:
     events, _ = synthetic(n_users=150, n_items=120, n_days=10, seed=2)
     ids = [train(events, TrainOptions(seed=seed, n_interests=30)).model_id for seed in (5, 5, 6)]
@@ -71,6 +72,7 @@ def met(vectors: np.ndarray, group: np.ndarray) -> float:
     return float((group[cosine.argmax(axis=1)] == group).mean())
 
 
+@pytest.mark.slow
 def test_training_finds_known_interests_which_its_start_does_not_and_noise_has_not(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
