@@ -318,7 +318,7 @@ def check_published(settings: Settings) -> None:
     def newest_of_all() -> dict[bytes, tuple[int, str]]:
         return {user: (each.seq, each.model_id) for user, each in newest_published(settings).items()}
 
-    wait_until(lambda: newest_of_all() == expected)
+    wait_until(lambda: newest_of_all() == expected, explain=lambda: dict(newest_of_all().items() ^ expected.items()))
     published = newest_published(settings)
     for user, vectors in changelog.full_encode(bundle).items():
         error = relative_error(published[user].vectors.astype(np.float64), vectors.astype(np.float64))

@@ -16,7 +16,7 @@ from stream.trial.worker_process import WorkerProcess
 
 _LOOK_S = 0.5
 _BROKER_ABSENT: Final = re.compile(
-    r"no broker answered|KafkaConnectionError|Unable connect to|the broker did not answer"
+    r"BrokerUnavailable|no broker answered|KafkaConnectionError|Unable connect to|the broker did not answer"
 )
 
 
@@ -112,7 +112,7 @@ class Crew:
             return
         self.exits[code] += 1
         output = member.process.output()
-        # A worker that starts while the broker is away says so and ends, and one that is asked to end before it can
+        # A worker whose broker is away or does not answer says so and ends, and one that is asked to end before it can
         # listen just ends; any other refusal is a finding.
         expected = {0, EXIT_FATAL, -signal.SIGKILL, -signal.SIGTERM} | ({1} if _BROKER_ABSENT.search(output) else set())
         if code not in expected:

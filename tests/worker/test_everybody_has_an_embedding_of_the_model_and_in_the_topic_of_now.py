@@ -91,6 +91,7 @@ def test_an_embeddings_topic_that_was_made_anew_gets_everybody_while_the_worker_
     settings, traffic = published.settings, Traffic(published.settings, seed=42)
     published.ready()
     traffic.send(50)
+    wait_applied(settings, published)
     check_published(settings)
     recreate(settings, settings.topics.embeddings)
     check_published(settings)
