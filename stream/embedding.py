@@ -4,9 +4,10 @@ What a record looks like, and the writer's side, is in `stream.records.embedding
 too. A change is an `Embedding`, or `Erased`: whoever keeps embeddings and ignores the latter keeps erased users.
 """
 
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,7 @@ from stream.errors import ConfigInvalid, LurmError, SpaceMixed
 from stream.kafka.connection import broker_errors, consumer_arguments
 from stream.kafka.delivery import Delivery, Moved
 from stream.kafka.topics import n_partitions
+from stream.records.commit_note import CommitNote
 from stream.records.embedding_record import (
     Embedding,
     EmbeddingWriter,
@@ -50,6 +52,8 @@ __all__ = [
     "shared_headers",
 ]
 
+logger = logging.getLogger("lurm")
+
 Change = Embedding | Erased
 
 # Whoever lost its partitions meanwhile cannot commit them: the new owner reads those records again. A broker that does
@@ -65,6 +69,8 @@ _POLL_S = 1.0
 _POLL_RECORDS = 500
 # Who handles one change after the other shows the group so often that it is there, and lets others join.
 _SILENT_S = 3.0
+# A topic that was made anew, and partitions that were added, are noticed this soon.
+_METADATA_AGE_MS = 10_000
 
 
 class NewestSeq:
@@ -104,9 +110,12 @@ class EmbeddingConsumer:
     ``brokers`` are the addresses, or the whole section of settings where the broker wants TLS or a login. With a
     ``group_id`` the partitions are shared with the group's other members, and a restart goes on where it was; it has
     five minutes for a change or a batch. A new group, and whoever has no group, begins with the oldest record that the
-    topic keeps, or from now on (``from_beginning=False``). ``space_id`` skips every other space; without it a second
-    space raises `SpaceMixed`. ``users_max`` bounds the memory of what was seen (about 200 bytes each). What is no
-    record of ours is skipped, counted in `n_foreign` and named in the log (``lurm``).
+    topic keeps, or from now on (``from_beginning=False``); a topic that is made anew later, and a partition that is
+    added, is read from its beginning. ``space_id`` skips every other space; without it a second space raises
+    `SpaceMixed`, at each start of a group that handled the first. ``users_max`` bounds the memory of what was seen
+    (about 200 bytes each). What is no record of ours is skipped, counted in `n_foreign` and named in the log.
+
+    **Raises** `ConfigInvalid` when there is no such topic.
     """
 
     def __init__(
@@ -124,21 +133,20 @@ class EmbeddingConsumer:
         self._delivery: Delivery[Change] = Delivery(self._reading)
         self._group_id = group_id
         self._from_beginning = from_beginning
+        self._topic, self._topic_id, self._places = topic, "", set[TopicPartition]()
         self._moved = Moved()
         self._gives_polls = False
+        self._is_closed = False
         self._polled_at_s = time.monotonic()
         options = {
             "group_id": group_id,
-            "auto_offset_reset": "earliest" if from_beginning else "latest",
+            "metadata_max_age_ms": _METADATA_AGE_MS,
             "session_timeout_ms": int(self._kafka.session_timeout_s * 1000),
             "heartbeat_interval_ms": int(self._kafka.session_timeout_s * 100),
         }
         with broker_errors(self._kafka):
             self._consumer = KafkaConsumer(**consumer_arguments(self._kafka) | options)
-            if group_id is None:
-                self._assign_all(topic)
-            else:
-                self._consumer.subscribe([topic], listener=self._moved)
+            self._open()
 
     @property
     def n_foreign(self) -> int:
@@ -152,12 +160,17 @@ class EmbeddingConsumer:
 
     def batches(self, n_max: int = 500, wait_s: float = 0.5) -> Iterator[list[Change]]:
         """Changes without end: ``n_max`` at once, or what came within ``wait_s`` of the first. **Raises** as `poll`."""
+        if n_max < 1:
+            raise ValueError(f"a batch has at least one change: n_max={n_max}")
         self._begin(gives_polls=False)
         while True:
             batch = self._next(n_max, _POLL_S)
             until_s = time.monotonic() + wait_s
             while batch and len(batch) < n_max and (left_s := until_s - time.monotonic()) > 0:
-                batch += self._next(n_max - len(batch), left_s)
+                try:
+                    batch += self._next(n_max - len(batch), left_s)
+                except LurmError:
+                    break  # what came before is given first, and the next look raises it again
             if batch:
                 yield batch
                 self._delivery.handle()
@@ -176,6 +189,9 @@ class EmbeddingConsumer:
 
     def close(self) -> None:
         """Commit what was handled, and leave the group; what was given last is not handled."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             with broker_errors(self._kafka):
                 self._commit()
@@ -217,8 +233,10 @@ class EmbeddingConsumer:
         """Stay in the group, and let it share the partitions anew, while what was fetched is being handled."""
         paused = self._consumer.assignment()
         self._consumer.pause(*paused)
-        self._fetch(0)
-        self._consumer.resume(*(paused & self._consumer.assignment()))
+        try:
+            self._fetch(0)
+        finally:
+            self._consumer.resume(*(paused & self._consumer.assignment()))
 
     def _fetch(self, timeout_s: float) -> None:
         with broker_errors(self._kafka, "Read"):
@@ -226,48 +244,92 @@ class EmbeddingConsumer:
             self._commit()
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=_POLL_RECORDS)
             self._delivery.drop(self._moved.pop_lost())
+            if self._follow_topic():
+                batches = {}
             gained = self._moved.gained
             for place, records in batches.items():
                 if place not in gained:
                     self._delivery.add(records)
             for place in gained & self._consumer.assignment():
-                self._begin_at_commit(place, batches.get(place, ()))
-                self._moved.settle(place)
+                with suppress(*_NOT_COMMITTED):
+                    self._begin_at_commit(place)
+                    self._moved.settle(place)
         self._polled_at_s = time.monotonic()
 
-    def _begin_at_commit(self, place: TopicPartition, records: Sequence[Any]) -> None:
+    def _follow_topic(self) -> bool:
+        """Whether the topic is another one of the name, all of which is read now; else only what was added to it."""
+        topic_id, places = self._found()
+        is_other = "" not in (topic_id, self._topic_id) and topic_id != self._topic_id
+        if is_other:
+            logger.warning(
+                "the topic was made anew and is read from its beginning: topic=%s id=%s before=%s",
+                self._topic, topic_id, self._topic_id,
+            )  # fmt: skip
+            # Offsets say nothing there, and nothing in it was there before.
+            self._delivery.drop(self._places | places)
+            self._from_beginning = True
+        self._topic_id = topic_id or self._topic_id
+        before = set() if is_other else self._consumer.assignment()
+        if self._group_id is None and places:
+            self._consumer.assign(sorted(places))
+        elif not is_other:
+            return False
+        if new := self._consumer.assignment() - before:
+            self._consumer.seek_to_beginning(*new)
+        return is_other
+
+    def _begin_at_commit(self, place: TopicPartition) -> None:
         """Read a partition from what was committed: the client goes on where it was in one that it had before.
 
         A group that begins "from now on" must find that place again when it is restarted before its first change.
         """
-        offset = self._consumer.committed(place)
-        if offset is None and self._from_beginning:
+        committed = self._consumer.committed(place, metadata=True)
+        note = CommitNote() if committed is None else CommitNote.decode(committed.metadata)
+        self._reading.expect(note.space_id)
+        is_of_another = "" not in (note.topic_id, self._topic_id) and note.topic_id != self._topic_id
+        if committed is not None and not is_of_another:
+            self._consumer.seek(place, committed.offset)
+        elif is_of_another or self._from_beginning or place not in self._places:
             self._consumer.seek_to_beginning(place)
-            return
-        if offset is None:
-            offset = records[0].offset if records else self._consumer.position(place)
-            self._consumer.commit({place: OffsetAndMetadata(offset, "", -1)})
-        self._consumer.seek(place, offset)
+        else:
+            end = self._consumer.end_offsets([place])[place]
+            self._consumer.commit(self._noted({place: end}))
+            self._consumer.seek(place, end)
 
     def _commit(self) -> None:
         offsets = self._delivery.handled if self._group_id is not None else {}
         if not offsets:
             return
         with suppress(*_NOT_COMMITTED):
-            self._consumer.commit({each: OffsetAndMetadata(offset, "", -1) for each, offset in offsets.items()})
+            self._consumer.commit(self._noted(offsets))
             self._delivery.committed(offsets)
 
-    def _assign_all(self, topic: str) -> None:
-        numbers = self._consumer.partitions_for_topic(topic)
-        if not numbers:
+    def _noted(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+        note = CommitNote(self._topic_id, self._reading.space_id or "").encode()
+        return {place: OffsetAndMetadata(offset, note, -1) for place, offset in offsets.items()}
+
+    def _open(self) -> None:
+        if not self._consumer.partitions_for_topic(self._topic):
             self._consumer.close()
             # Who may not look is told so.
-            n_partitions(Settings(kafka=self._kafka), topic)
-            raise ConfigInvalid(f"the topic does not exist: topic={topic}; set LURM_TOPICS__EMBEDDINGS")
-        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-        self._consumer.assign(partitions)
-        for each in partitions:
+            n_partitions(Settings(kafka=self._kafka), self._topic)
+            raise ConfigInvalid(f"the topic does not exist: topic={self._topic}; set LURM_TOPICS__EMBEDDINGS")
+        self._topic_id, self._places = self._found()
+        if self._group_id is not None:
+            self._consumer.subscribe([self._topic], listener=self._moved)
+            return
+        self._consumer.assign(sorted(self._places))
+        if not self._from_beginning:
+            self._consumer.seek_to_end()
+        for each in self._places:
             self._consumer.position(each)  # "from now on" means from here, not from the first poll
+
+    def _found(self) -> tuple[str, set[TopicPartition]]:
+        """The topic's id, empty where the broker gives none, and its partitions, as the client knows them now."""
+        cluster = self._consumer._cluster  # noqa: SLF001 - it tells ids to nobody else
+        topic_id = cluster.topic_id(self._topic)
+        numbers = cluster.partitions_for_topic(self._topic) or ()
+        return str(topic_id) if topic_id else "", {TopicPartition(self._topic, number) for number in numbers}
 
 
 class _Changes:
@@ -275,7 +337,7 @@ class _Changes:
 
     def __init__(self, space_id: str | None, users_max: int) -> None:
         self.foreign = Foreign()
-        self._space_id = space_id
+        self.space_id = space_id
         self._skips_others = space_id is not None
         self._newest = NewestSeq(users_max)
 
@@ -292,12 +354,16 @@ class _Changes:
         """It comes again, and is news then."""
         self._newest.forget(change.user_id)
 
+    def expect(self, space_id: str) -> None:
+        """What was handled before is of this space; empty where nobody says."""
+        self.space_id = self.space_id or space_id or None
+
     def _is_of_space(self, embedding: Embedding) -> bool:
-        if self._space_id is None:
-            self._space_id = embedding.space_id
-        if embedding.space_id == self._space_id or self._skips_others:
-            return embedding.space_id == self._space_id
+        if self.space_id is None:
+            self.space_id = embedding.space_id
+        if embedding.space_id == self.space_id or self._skips_others:
+            return embedding.space_id == self.space_id
         raise SpaceMixed(
-            f"two vector spaces in one topic, their vectors cannot be compared: first={self._space_id} "
+            f"two vector spaces in one topic, their vectors cannot be compared: first={self.space_id} "
             f"second={embedding.space_id}; name the one to read (space_id, --space)"
         )

@@ -12,7 +12,8 @@ import pytest
 
 from stream.embedding import Change, Embedding, EmbeddingConsumer, Erased, headers_of, shared_headers
 from stream.errors import ConfigInvalid, SpaceMixed
-from stream.kafka.topics import create_missing
+from stream.kafka.connection import admin
+from stream.kafka.topics import create_missing, n_partitions, topic_id
 from stream.settings import Settings
 from tests.brokers import MakeSettings, producer
 
@@ -21,7 +22,9 @@ MANY: list[tuple[str, int | None]] = [(f"u{i}", i) for i in range(300)]
 EVERYBODY = {user for user, _ in MANY}
 
 
-def _write(settings: Settings, changes: list[tuple[str, int | None]], space: str = "s", **client: Any) -> None:
+def _write(
+    settings: Settings, changes: list[tuple[str, int | None]], space: str = "s", partition: int = 0, **client: Any
+) -> None:
     with producer(settings, client.get("transactional_id")) as kafka:
         if client:
             kafka.begin_transaction()
@@ -30,12 +33,23 @@ def _write(settings: Settings, changes: list[tuple[str, int | None]], space: str
             shared = shared_headers("m", space, (1, 2), "float32")
             (headers,) = headers_of(shared, 0, 1, np.array([seq or 0]), np.array([0]))
             value = None if seq is None else np.array([seq, 1], "<f4").tobytes()
-            partition = i % 2 if len(changes) > 10 else 0
-            sent.append(kafka.send(settings.topics.embeddings, value, user.encode(), headers, partition=partition))
+            place = i % 2 if len(changes) > 10 else partition
+            sent.append(kafka.send(settings.topics.embeddings, value, user.encode(), headers, partition=place))
         for each in sent:
             each.get(10)
         if client:
             kafka.abort_transaction() if client["abort"] else kafka.commit_transaction()
+
+
+def _make_anew(settings: Settings) -> None:
+    if not topic_id(settings, settings.topics.embeddings):
+        pytest.skip("this broker gives topics no id")
+    with admin(settings) as client:
+        client.delete_topics([settings.topics.embeddings])
+    deadline = time.monotonic() + DEADLINE_S
+    while n_partitions(settings, settings.topics.embeddings) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    create_missing(settings)
 
 
 def _write_foreign(settings: Settings) -> None:
@@ -118,6 +132,89 @@ def test_a_second_space_is_refused_unless_one_is_chosen(settings: Settings) -> N
         for _ in range(2):
             with pytest.raises(SpaceMixed, match="first=old second=new"):
                 _poll(consumer, 1)
+
+
+def test_a_group_that_met_a_second_space_is_told_so_at_each_start(settings: Settings) -> None:
+    _write(settings, [("a", 1)], space="old")
+    _write(settings, [("b", 2)], space="new")
+    with _group(settings) as consumer:
+        assert _poll(consumer, 1) == [("a", 1)]
+        with pytest.raises(SpaceMixed):
+            _poll(consumer, 1)
+    for _ in range(2):  # what it handled of the first space is committed by now
+        with pytest.raises(SpaceMixed, match="first=old second=new"), _group(settings) as consumer:
+            _poll(consumer, 1)
+    with _group(settings, space_id="new") as consumer:
+        assert _poll(consumer, 1) == [("b", 2)]
+    _write(settings, [("c", 3)], space="new")
+    with _group(settings) as consumer:
+        assert _poll(consumer, 1) == [("c", 3)], "the group follows the space that was named"
+
+
+def test_batches_give_what_came_before_a_second_space(settings: Settings) -> None:
+    _write(settings, [("a", 1), ("b", 2)], space="old")
+    _write(settings, [("c", 3)], space="new")
+    given = []
+    with pytest.raises(SpaceMixed), _group(settings) as consumer:  # noqa: PT012 - the second batch ends it
+        for batch in consumer.batches(10):
+            given += [_said(each) for each in batch]
+    assert given == [("a", 1), ("b", 2)]
+
+
+def test_a_batch_of_no_changes_is_refused(settings: Settings) -> None:
+    with _open(settings) as consumer, pytest.raises(ValueError, match="n_max=0"):
+        next(consumer.batches(0))
+
+
+def test_a_consumer_may_be_closed_within_its_block(settings: Settings) -> None:
+    _write(settings, [("a", 1), ("b", 2)])
+    with _group(settings) as consumer:
+        for change in consumer:
+            if change.user_id == "b":
+                consumer.close()
+                break
+    with _group(settings) as consumer:
+        assert _poll(consumer, 1) == [("b", 2)], "a was handled, b was not"
+
+
+@pytest.mark.parametrize("n_new", [2, 20])
+@pytest.mark.parametrize("is_group", [True, False])
+@pytest.mark.parametrize("from_beginning", [True, False])
+def test_a_topic_that_is_made_anew_is_read_from_its_beginning(
+    settings: Settings, *, from_beginning: bool, is_group: bool, n_new: int
+) -> None:
+    group = {"group_id": settings.app.id} if is_group else {}
+    with _open(settings, from_beginning=from_beginning, **group) as consumer:
+        consumer.poll(0 if from_beginning else 5)
+        _write(settings, [(f"u{i}", i) for i in range(5)])
+        assert len(_poll(consumer, 5)) == 5
+        _make_anew(settings)
+        new: list[tuple[str, int | None]] = [(f"u{i}", 100 + i) for i in range(n_new)]
+        _write(settings, new)
+        assert sorted(_poll(consumer, n_new)) == sorted(new)
+    if is_group:
+        with _group(settings) as consumer:
+            assert consumer.poll(2) == []
+
+
+def test_a_commit_in_a_topic_of_before_is_none_in_a_topic_of_its_name(settings: Settings) -> None:
+    with _group(settings) as consumer:
+        _write(settings, [(f"u{i}", i) for i in range(5)])
+        assert len(_poll(consumer, 5)) == 5
+        _make_anew(settings)
+        new: list[tuple[str, int | None]] = [(f"u{i}", 100 + i) for i in range(8)]
+        _write(settings, new)
+        consumer.close()  # and commits what it handled of the former one
+    with _group(settings) as consumer:
+        assert _poll(consumer, 8) == new
+
+
+def test_a_reader_without_a_group_reads_partitions_that_are_added(settings: Settings) -> None:
+    with _open(settings, from_beginning=False) as consumer:
+        with admin(settings) as client:
+            client.create_partitions({settings.topics.embeddings: 3})
+        _write(settings, [("a", 1)], partition=2)
+        assert _poll(consumer, 1) == [("a", 1)]
 
 
 def test_a_group_resumes_after_what_was_followed_by_another_poll(settings: Settings) -> None:
@@ -246,8 +343,9 @@ def test_a_slow_handler_lets_others_join_and_nobody_is_missed(settings: Settings
 
 
 def test_a_missing_topic_is_named(settings: Settings) -> None:
-    with pytest.raises(ConfigInvalid, match="does not exist: topic=nowhere"):
-        EmbeddingConsumer(settings.kafka.brokers, "nowhere")
+    for group_id in (None, settings.app.id):
+        with pytest.raises(ConfigInvalid, match="does not exist: topic=nowhere"):
+            EmbeddingConsumer(settings.kafka.brokers, "nowhere", group_id=group_id)
 
 
 def until(consumer: EmbeddingConsumer, stop: threading.Event) -> Iterator[Change]:
