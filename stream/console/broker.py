@@ -22,6 +22,7 @@ logger = logging.getLogger("lurm")
 _POLL_MS = 100
 # So long may reading the topics keep the lag from being read.
 _READ_S = 2.0
+_MADE_ANEW = "the topics were made anew, or lost what was read: restart the console"
 
 
 class BrokerView(NamedTuple):
@@ -77,6 +78,8 @@ class Follower:
         found = [
             TopicPartition(topic, n) for topic in topics for n in sorted(consumer.partitions_for_topic(topic) or ())
         ]
+        if self._positions.keys() - set(found):
+            raise LurmError(_MADE_ANEW)
         if not found or consumer.assignment() == set(found):
             return
         starts = consumer.beginning_offsets(found)
@@ -94,7 +97,7 @@ def _made_anew() -> Iterator[None]:
     try:
         yield
     except OffsetOutOfRangeError as error:
-        raise LurmError("the topics were made anew, or lost what was read: restart the console") from error
+        raise LurmError(_MADE_ANEW) from error
 
 
 class BrokerWatch:

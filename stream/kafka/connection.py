@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import Any
@@ -189,6 +189,27 @@ def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     """An admin client of a broker that answers. **Raises** `BrokerUnavailable` after ``kafka.start_deadline_s``."""
     with closing(_connect(settings.kafka)) as client, broker_errors(settings.kafka):
         yield client
+
+
+def wait_for_partitions(consumer: Any, partitions: Collection[Any], kafka: Kafka) -> None:
+    """Return once a kafka-python consumer knows these partitions, which it answers questions about with a ``KeyError``.
+
+    By itself it looks for new ones every five minutes. **Raises** `BrokerUnavailable` after ``kafka.start_deadline_s``.
+    """
+    deadline = time.monotonic() + kafka.start_deadline_s
+    while unknown := sorted(each for each in partitions if each.partition not in _numbers(consumer, each.topic)):
+        if time.monotonic() > deadline:
+            topic, number = unknown[0]
+            raise BrokerUnavailable(
+                f"the broker does not know a partition: {topic=!s} partition={number} brokers={kafka.brokers}; is the "
+                "topic being made anew?"
+            )
+        consumer.topics()  # asks the broker
+        time.sleep(_PAUSE_S)
+
+
+def _numbers(consumer: Any, topic: str) -> Collection[int]:
+    return consumer.partitions_for_topic(topic) or ()
 
 
 def wait_for_broker(settings: Settings) -> None:

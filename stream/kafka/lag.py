@@ -15,7 +15,7 @@ from kafka.errors import GroupAuthorizationFailedError, RetriableError
 from prometheus_client import CollectorRegistry, Gauge
 
 from stream.errors import BrokerUnavailable, ConfigInvalid, PermissionMissing
-from stream.kafka.connection import admin, broker_errors, consumer_arguments
+from stream.kafka.connection import admin, broker_errors, consumer_arguments, wait_for_partitions
 from stream.kafka.permitted import existing
 from stream.metrics import build_info, tell_build
 from stream.settings import Settings
@@ -65,6 +65,8 @@ class LagReader:
                 raise ConfigInvalid(f"the events topic does not exist: topic={topic}; `lurm topics create` makes it")
             partitions = [TopicPartition(topic, number) for number in numbers]
             committed = self._committed(partitions)
+            for consumer in (self._everything, self._consumer):
+                wait_for_partitions(consumer, partitions, self._settings.kafka)
             # In this order: what comes between the answers is not taken for hidden.
             last = self._everything.end_offsets(partitions)
             first, end = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)

@@ -15,7 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from state.rows import row_bytes_max
 from stream.errors import ConfigInvalid, LurmError, PermissionMissing
-from stream.kafka.connection import admin, broker_errors, client_arguments
+from stream.kafka.connection import admin, broker_errors, client_arguments, wait_for_partitions
 from stream.kafka.permitted import NOT_AUTHORIZED, existing, forbidden
 from stream.records.outgoing import RECORD_OVERHEAD_BYTES
 from stream.settings import Settings
@@ -255,6 +255,7 @@ def offset_ranges(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
     if not partitions:
         return {}
     with broker_errors(settings.kafka), closing(KafkaConsumer(**client_arguments(settings.kafka))) as consumer:
+        wait_for_partitions(consumer, partitions, settings.kafka)
         starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
     return {each.partition: (starts[each], ends[each]) for each in partitions}
 

@@ -19,7 +19,7 @@ from state.periods import Scale, parse_scales
 from state.record import Ledger, PartitionRecord, decode_record
 from state.rows import RECORD_KEY, decode_rows, is_row_key, user_of
 from stream.errors import BrokerUnavailable, ConfigInvalid
-from stream.kafka.connection import broker_errors, consumer_arguments
+from stream.kafka.connection import broker_errors, consumer_arguments, wait_for_partitions
 from stream.kafka.topics import n_partitions
 from stream.records.embedding_record import Embedding, Foreign
 from stream.settings import Kafka, Settings
@@ -87,6 +87,7 @@ def read_topic(
             raise ConfigInvalid(
                 f"no such topic: topic={topic}; has a worker run with these settings? `lurm topics check`"
             )
+        wait_for_partitions(consumer, partitions, kafka)
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         starts = {each: max(begins[each], (first or {}).get(each.partition, 0)) for each in partitions}
         done, total = 0, sum(ends.values()) - sum(starts.values())

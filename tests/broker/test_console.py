@@ -7,13 +7,14 @@ from stream.console.broker import Follower
 from stream.console.held import Held
 from stream.console.user import Inspector
 from stream.errors import LurmError
-from stream.kafka.topics import create_missing
+from stream.kafka.connection import admin
+from stream.kafka.topics import create_missing, n_partitions
 from stream.settings import Settings
 from tests.broker.state_writer import StateWriter
 from tests.brokers import Broker, fresh_settings
 from tests.conftest import KINDS
 from tests.plain import PlainEvent
-from tests.workers import FIRST_DAY, tiny_bundle
+from tests.workers import FIRST_DAY, tiny_bundle, wait_until
 
 EVENTS = [PlainEvent(b"user-%d" % (n % 5), n % 7, (FIRST_DAY + n) * MS_PER_DAY) for n in range(100)]
 
@@ -56,3 +57,15 @@ def test_what_is_held_and_what_is_read_on_demand_say_the_same_of_a_user(settings
     assert sum(map(sum, months["counts"])) == 20
     assert not of_held["pending"]
     assert Inspector(settings, held, {}).report("nobody") is None
+
+
+def test_a_topic_that_is_made_anew_with_fewer_partitions_is_an_error_to_show(settings: Settings) -> None:
+    follower = Follower(settings, Held(1 << 30))
+    read_on(follower)
+    with admin(settings) as client:
+        client.delete_topics([settings.topics.embeddings])
+    wait_until(lambda: not n_partitions(settings, settings.topics.embeddings))
+    fewer = settings.topics.model_copy(update={"partitions": settings.topics.partitions - 1})
+    create_missing(settings.model_copy(update={"topics": fewer}))
+    with follower, pytest.raises(LurmError, match="made anew"):
+        follower.follow()

@@ -14,7 +14,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from stream.cli import run
-from stream.kafka.connection import consumer_arguments
+from stream.kafka.connection import admin, consumer_arguments
 from stream.kafka.lag import LagReader
 from stream.kafka.topics import create_missing
 from stream.operations.scrape import is_ready, scrape, value
@@ -75,6 +75,15 @@ def test_one_reader_sees_the_group_advance(settings: Settings) -> None:
         commit(settings, 0, 2)
         after = reader.read(now_s)
     assert [(each.committed, each.lag_events, round(each.lag_seconds)) for each in after] == [(2, 0, 0), (1, 1, 10)]
+
+
+def test_one_reader_sees_partitions_that_are_added(settings: Settings) -> None:
+    with LagReader(settings) as reader:
+        assert len(reader.read(time.time())) == 2
+        with admin(settings) as client:
+            client.create_partitions({settings.topics.events: 4})
+        send(settings, 3, time.time())
+        assert [each.lag_events for each in reader.read(time.time())] == [0, 0, 0, 1]
 
 
 def test_control_records_have_no_age(make_kafka_settings: MakeSettings) -> None:
