@@ -369,10 +369,11 @@ def _read(config: Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        return tomllib.loads(config.read_text(encoding="utf-8"))
+        # Some editors begin a file with the mark of its encoding.
+        return tomllib.loads(config.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigInvalid(f"cannot read the settings file: {error.strerror} file={config}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too long a number, too deep
         raise ConfigInvalid(f"the settings file is no TOML: {error} file={config}") from error
 
 

@@ -28,6 +28,12 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
     assert settings.changelog_topic == "environment-bags-changelog"
 
 
+def test_a_file_may_begin_with_the_mark_of_its_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "lurm.toml"
+    file.write_text("[app]\nid = 'other'", encoding="utf-8-sig")
+    assert load(file).app.id == "other"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -66,6 +72,8 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
         ("[app]\nid = 'x-embeddings'", "setting app.id: its transactional ids are those of the application x:"),
         ("[metrics]\nhost = ''", "setting metrics.host"),
         ("[app", "no TOML"),
+        ("a = " + 5_000 * "[" + 5_000 * "]", "no TOML"),
+        ("[metrics]\nport = " + 5_000 * "9", "no TOML"),
     ],
 )
 def test_a_wrong_file_is_refused_by_the_name_of_the_setting(text: str, message: str, tmp_path: Path) -> None:
