@@ -20,9 +20,7 @@ NULL_WORDS: Final = (
     "undefined",
 )  # fmt: skip
 _NULLS: Final = pa.array(NULL_WORDS)
-# Doubles hold whole numbers up to here; beyond, neighbours are one.
-_EXACT_MAX: Final = 2**53
-_WHOLE: Final = r"^(-?[0-9]+)\.0+$"
+WHOLE: Final = r"^(-?[0-9]+)\.0+$"
 _ROUNDED: Final = r"^-?[0-9](\.[0-9]+)?[eE]\+[0-9]+$"
 
 
@@ -38,7 +36,7 @@ def ids(path: Path, table: Any, name: str, rows: Rows) -> Any:
     check(path, pc.greater(pc.binary_length(column), 0), rows, f"{name} is empty")
     held = _bytes_of(column)
     if b"." in held:
-        column = pc.replace_substring_regex(column, _WHOLE, r"\1")
+        column = pc.replace_substring_regex(column, WHOLE, r"\1")
         if pa.types.is_decimal(kind):
             _check_not(path, pc.match_substring(column, "."), name, column, rows, "is no whole number")
     is_null = pc.is_in(column, value_set=_NULLS)
@@ -68,12 +66,15 @@ def _check_not(path: Path, bad: Any, name: str, column: Any, rows: Rows, what: s
 
 
 def _whole(path: Path, column: Any, name: str, rows: Rows) -> Any:
-    """Doubles that are whole numbers; not a number (NaN) is null."""
+    """Floating numbers that are whole; not a number (NaN) is null."""
     column = pc.if_else(pc.is_nan(column), None, column)
     numbers = pc.fill_null(column, 0).to_numpy()
-    fits = (np.abs(numbers) <= _EXACT_MAX) & (numbers == np.floor(numbers))
-    check(path, pa.array(fits), rows, f"{name} must be a text or a whole number below 2^53", **{name: column})
-    whole = pa.array(numbers.astype(np.int64))
+    # Below this a type holds every whole number, doubles below 2^53; from there on neighbours are one.
+    bits = np.finfo(numbers.dtype).nmant + 1
+    wide = numbers.astype(np.float64)
+    fits = (np.abs(wide) < 2.0**bits) & (wide == np.floor(wide))
+    check(path, pa.array(fits), rows, f"{name} must be a text or a whole number below 2^{bits}", **{name: column})
+    whole = pa.array(wide.astype(np.int64))
     return pc.if_else(pc.is_valid(column), whole, pa.scalar(None, pa.int64()))
 
 

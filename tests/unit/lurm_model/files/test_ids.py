@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -60,7 +61,7 @@ NAMED = Reading({"user_id": "u", "item_id": "i"})
 
 
 @pytest.mark.parametrize("way", WAYS)
-@given(st.lists(st.integers(-(2**53), 2**53), min_size=1, max_size=5))
+@given(st.lists(st.integers(1 - 2**53, 2**53 - 1), min_size=1, max_size=5))
 def test_a_whole_number_is_one_id_in_every_format(way: str, ids: list[int]) -> None:
     with TemporaryDirectory() as folder:
         path = WAYS[way](Path(folder), ids)
@@ -71,13 +72,24 @@ def test_a_whole_number_is_one_id_in_every_format(way: str, ids: list[int]) -> N
             assert sorted(read_items(path, Reading.parse_items(attributes=["age"]))) == sorted(wanted)
 
 
-@given(st.lists(st.integers(0, 2**53), min_size=1, max_size=5, unique=True))
+@given(st.lists(st.integers(0, 2**53 - 1), min_size=1, max_size=5, unique=True))
 def test_users_are_found_in_their_labels_however_these_write_them(ids: list[int]) -> None:
     with TemporaryDirectory() as folder:
         for ways in (["doubles", "csv"], ["csv of doubles", "decimals"]):
             labels = load_labels(WAYS[ways[0]](Path(folder), ids))
             events = load_events([WAYS[ways[1]](Path(folder), ids)])
             assert sorted(labels.users) == sorted(events.users)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("float16", 11), ("float32", 24), ("float64", 53)])
+def test_two_ids_that_a_column_of_floating_numbers_cannot_tell_apart_are_refused(
+    tmp_path: Path, kind: str, bits: int
+) -> None:
+    column = np.array([2**bits - 2, 2**bits - 1], kind)
+    assert load_events([parquet_file(tmp_path, column)]).users == [str(2**bits - 2), str(2**bits - 1)]
+    column = np.array([3, 2**bits + 1], kind)
+    with pytest.raises(EventsFileError, match=rf"user_id must be a text or a whole number below 2\^{bits}: .* row=2$"):
+        load_events([parquet_file(tmp_path, column)])
 
 
 def test_texts_stay_as_they_are(tmp_path: Path) -> None:
