@@ -4,7 +4,6 @@ A piece is a table, or lines, and the number of each of its rows in the file. In
 be several lines; in JSON lines rows are lines, in Parquet they count from 1. A refusal names file and row.
 """
 
-import gzip
 import logging
 import re
 import zlib
@@ -22,11 +21,14 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from lurm_model.errors import EventsFileError
+from lurm_model.files.lines import lines_of, refuse_utf16
 
 logger = logging.getLogger("lurm")
 
 # How much text is read at once, and 32 times ahead by pyarrow; also the longest row a CSV file may have.
 PIECE_BYTES = 2 << 20
+# How many rows of a Parquet file are read at once.
+PIECE_ROWS = 1 << 16
 # How much of a value that is refused is shown.
 SHOWN_MAX = 80
 # What says which column is meant, in files of events and items.
@@ -38,6 +40,8 @@ KINDS = {".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".parquet": P
 
 # What pyarrow says of such a row. Its handler of invalid rows would say it too, but not of one that is no UTF-8.
 WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+# What msgspec says of an id, or a type, that is a number.
+WRONG_NUMBER = re.compile(r"Expected `str(?: \| null)?`, got `int` - at `\$\.(user_id|item_id|type)`")
 
 Rows = Sequence[int]
 Choose = Callable[[Sequence[str]], Sequence[str]]
@@ -72,6 +76,8 @@ def csv_pieces(path: Path, choose: Choose, delimiter: str = ",") -> Iterator[tup
     # With threads a row does not know its number.
     read = pyarrow.csv.ReadOptions(block_size=PIECE_BYTES, use_threads=False)
     row = 2
+    with pa.input_stream(path, compression="detect") as file:
+        refuse_utf16(path, file.read(2))
     try:
         with pyarrow.csv.open_csv(path, read, parse) as head:
             wanted = list(choose(head.schema.names))
@@ -130,12 +136,12 @@ def _n_blank(text: bytes) -> int:
 
 
 def parquet_pieces(path: Path, choose: Choose) -> Iterator[tuple[Any, Rows]]:
-    """The chosen columns of a Parquet file by row group."""
+    """The chosen columns of a Parquet file, some rows at a time: a row group may be the whole file."""
     row = 1
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with pyarrow.parquet.ParquetFile(path, buffer_size=PIECE_BYTES) as file:
         wanted = list(choose(file.schema_arrow.names))
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=wanted)
+        for batch in file.iter_batches(PIECE_ROWS, columns=wanted):
+            table = pa.Table.from_batches([batch])
             table.validate(full=True)
             yield table, range(row, row + len(table))
             row += len(table)
@@ -144,12 +150,11 @@ def parquet_pieces(path: Path, choose: Choose) -> Iterator[tuple[Any, Rows]]:
 def line_pieces(path: Path) -> Iterator[tuple[list[bytes], list[int]]]:
     """The lines that are not blank."""
     row = 1
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        while lines := file.readlines(PIECE_BYTES):
-            there = [(line, number) for number, line in enumerate(lines, row) if line.strip()]
-            row += len(lines)
-            if there:
-                yield [line for line, _ in there], [number for _, number in there]
+    for lines in lines_of(path, PIECE_BYTES):
+        there = [(line, number) for number, line in enumerate(lines, row) if line.strip()]
+        row += len(lines)
+        if there:
+            yield [line for line, _ in there], [number for _, number in there]
 
 
 def decode(decoder: msgspec.json.Decoder[T], text: bytes, path: Path, row: int, what: str = "") -> T:
@@ -157,7 +162,9 @@ def decode(decoder: msgspec.json.Decoder[T], text: bytes, path: Path, row: int, 
     try:
         return decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        refuse(path, row, what + one_line(error))
+        named = WRONG_NUMBER.search(str(error))
+        hint = f"; --column {named[1]}={named[1]} takes whole numbers too" if named else ""
+        refuse(path, row, what + one_line(error) + hint)
 
 
 def fields_of(line: bytes, path: Path, row: int) -> list[str]:

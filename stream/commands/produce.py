@@ -6,8 +6,8 @@ aiokafka rather than kafka-python, because it builds batches in C and so is many
 """
 
 import asyncio
-import gzip
 import math
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError
 
+from lurm_model.files.lines import lines_of
 from lurm_model.files.reading import AS_NAMED, Reading
 from state.errors import UNREADABLE
 from stream.commands.progress import progress_bar
@@ -44,6 +45,7 @@ Examples:
 """
 JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _CHUNK_EVENTS = 16_384
+_PIECE_BYTES = 1 << 20
 _LOOKED_AT = 1000
 _TICKS_PER_S = 20
 _BATCH_BYTES = 512 << 10
@@ -70,6 +72,11 @@ class Totals(NamedTuple):
 class _User(msgspec.Struct):
     user_id: str
     ts: msgspec.Raw = msgspec.Raw()
+
+
+class _Ids(msgspec.Struct):
+    user_id: str | int | float
+    item_id: str | int | float
 
 
 class _Time(msgspec.Struct):
@@ -143,6 +150,7 @@ def read_events(path: Path, reading: Reading = AS_NAMED, span: Span | None = Non
         if not first:
             raise ConfigInvalid(f"there are no events in the file: file={path}")
         _refuse_other_times(path, first)
+        _refuse_other_ids(path, first)
         return times.of(_event_of(line) for line in chain(first, lines))
     from lurm_model.files.datasets import iter_records  # noqa: PLC0415 - pyarrow is slow to import
 
@@ -197,17 +205,34 @@ def _refuse_other_times(path: Path, lines: list[bytes]) -> None:
         )
 
 
+def _refuse_other_ids(path: Path, lines: list[bytes]) -> None:
+    """Ids go as they are written: numbers are all rejected, and `lurm train` knows nobody called 17850.0, but 17850."""
+    from lurm_model.files.ids import WHOLE  # noqa: PLC0415 - pyarrow is slow to import
+
+    is_text: dict[str, list[bool]] = {name: [] for name in _Ids.__struct_fields__}
+    for row, line in enumerate(lines, 1):
+        with suppress(*UNREADABLE):
+            for name, found in msgspec.structs.asdict(_decode_ids(line)).items():
+                is_text[name].append(isinstance(found, str))
+                if isinstance(found, str) and re.match(WHOLE, found):
+                    hint = f"train and evaluate read it without; --column {name}={name} converts the file"
+                    raise ConfigInvalid(f"an id has a fraction, {hint}: {name}={found} file={path} event={row}")
+    for name, found_texts in is_text.items():
+        if found_texts and not any(found_texts):
+            hint = f"--column {name}={name} converts whole numbers"
+            raise ConfigInvalid(f"{name} is a number, so all would be rejected; {hint}: file={path} event=1")
+
+
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line in file:
-                if text := line.strip():
-                    yield text
+        for lines in lines_of(path, _PIECE_BYTES):
+            yield from filter(None, map(bytes.strip, lines))
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigInvalid(f"cannot read the events: {error.__class__.__name__}: {error} file={path}") from error
 
 
 _decode_user = msgspec.json.Decoder(_User).decode
+_decode_ids = msgspec.json.Decoder(_Ids).decode
 _decode_time = msgspec.json.Decoder(_Time).decode
 
 

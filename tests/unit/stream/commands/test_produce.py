@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lurm_model.errors import EventsFileError
+from lurm_model.files.datasets import load_events
+from lurm_model.files.lines import LINE_BYTES_MAX
 from lurm_model.files.reading import Reading
 from stream.cli import run
 from stream.commands.produce import Keyed, read_events
 from stream.commands.spans import Span
 from stream.errors import ConfigInvalid
 
+GOOD = '{"user_id": "u", "item_id": "i", "ts": 973036800000}\n'
 LINES = (
     '{"user_id": "v", "item_id": "i", "ts": 973036800, "price": 3}\n{"user_id": "u", "item_id": "j", "ts": 973036799}\n'
 )
@@ -80,6 +84,43 @@ def test_lines_that_the_worker_would_all_reject_or_misread_are_refused(tmp_path:
     path = tmp_path / "e.jsonl"
     path.write_text(f'{{"user_id": "u", "item_id": "i", "ts": {ts}}}\n' * 3)
     with pytest.raises(ConfigInvalid, match=reason):
+        read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("user", "item", "option"),
+    [
+        ("5", '"i"', "--column user_id=user_id converts whole numbers"),
+        ('"u"', "5", "--column item_id=item_id converts whole numbers"),
+        ('"17850.0"', '"i"', "--column user_id=user_id converts the file"),
+        ('"u"', '"17850.00"', "--column item_id=item_id converts the file"),
+    ],
+)
+def test_lines_whose_ids_are_others_to_the_worker_than_to_the_training_are_refused(
+    tmp_path: Path, user: str, item: str, option: str
+) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text(f'{{"user_id": {user}, "item_id": {item}, "ts": 973036800000}}\n' * 3)
+    with pytest.raises(ConfigInvalid, match=option):
+        read_events(path)
+    sent = list(read_events(path, Reading.parse(["user_id=user_id", "item_id=item_id"])))
+    trained = load_events([path], reading=Reading.parse(["user_id=user_id", "item_id=item_id"]))
+    assert {event.key for event in sent} == {user.encode() for user in trained.users}
+    assert {json.loads(event.value)["item_id"] for event in sent} == {*trained.items}
+
+
+def test_some_bad_ids_among_good_ones_are_left_to_the_worker(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text('{"user_id": 5, "item_id": 6, "ts": 973036800000}\n' + GOOD)
+    assert [event.key for event in read_events(path)] == [None, b"u"]
+
+
+def test_a_byte_order_mark_and_a_line_that_never_ends_are_told_apart_from_events(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert list(read_events(path)) == [Keyed(b"u", GOOD.strip().encode())]
+    path.write_text(GOOD + "x" * (LINE_BYTES_MAX + 2**21))
+    with pytest.raises(EventsFileError, match="a line is longer"):
         read_events(path)
 
 
