@@ -1,7 +1,8 @@
 """Time stamps as files have them: whole numbers of seconds or milliseconds, ISO 8601 texts, or Parquet's own types."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ CALENDAR = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _CALENDAR_YEARS = range(1970, 2101)
 _DATE, _TIME, _ZONE = r"\d{4}-\d{2}-\d{2}", r"\d{2}(:\d{2}(:\d{2}(\.\d+)?)?)?", r"(Z|[+-]\d{2}(:?\d{2})?)"
 ISO = rf"^{_DATE}([T ]{_TIME}{_ZONE}?)?$"
+_AFTER_SHORT_MONTHS = pa.array([3, 5, 7, 10, 12])
+# What Python's parser does not know of the C library's patterns.
+_SHORT_FOR = {"%F": "%Y-%m-%d", "%D": "%m/%d/%y", "%T": "%H:%M:%S", "%R": "%H:%M", "%e": "%d", "%h": "%b"}
 _HINT = "--time-unit s, ms, us, ns, iso or a pattern such as %Y%m%d names the file's unit"
 
 
@@ -77,7 +81,7 @@ class TimeStamps:
     def _told_by(self, first: int | str, row: int) -> str:
         if isinstance(first, str) and not (first.removeprefix("-").isdecimal() and len(first) < 20):
             if not re.match(ISO, first):
-                refuse(self._path, row, "ts is neither whole seconds or milliseconds nor an ISO 8601 text", ts=first)
+                refuse(self._path, row, f"ts is neither a whole number nor an ISO 8601 text, {_HINT}", ts=first)
             return "iso"
         number = int(first)
         if pattern := calendar_pattern(number):
@@ -124,7 +128,22 @@ class TimeStamps:
         except pa.ArrowInvalid as error:
             refuse(self._path, rows[0], f"--time-unit {self._unit} is no pattern of a time: {one_line(error)}")
         check(self._path, found.is_valid(), rows, f"ts is not written as --time-unit {self._unit} says", ts=column)
+        self._refuse_moved_days(found, column, rows)
         return self._dates(found, rows, column)
+
+    def _refuse_moved_days(self, found: Any, column: Any, rows: Rows) -> None:
+        """Arrow reads February 30 as the first or second of March; Python's own parser refuses such a day."""
+        # What was moved is one of the month's first three days, or beside them in a zone of its own.
+        later = pc.add(found, timedelta(days=1))
+        after_short = pc.is_in(pc.month(later), value_set=_AFTER_SHORT_MONTHS)
+        doubtful = np.flatnonzero(pc.and_(after_short, pc.less_equal(pc.day(later), 5)).to_numpy(zero_copy_only=False))
+        written = column.take(pa.array(doubtful))
+        again = pc.strftime(found.take(pa.array(doubtful)).cast(pa.timestamp("s", "UTC")), format=self._unit)
+        # What is not written as the same time would be is rare, and parsed by itself.
+        odd = np.flatnonzero(pc.not_equal(written, again).to_numpy(zero_copy_only=False))
+        for index in odd.tolist():
+            if _is_no_day(text := written[index].as_py(), self._unit):
+                refuse(self._path, rows[int(doubtful[index])], "ts is a day that its month does not have", ts=text)
 
     def _texts(self, column: Any, rows: Rows) -> Int64:
         column = column.cast(pa.string())
@@ -168,6 +187,17 @@ class TimeStamps:
     def _misfit(self) -> str:
         what = "no ISO 8601 text" if self._unit == "iso" else f"no date in {_NAMES[self._unit]}"
         return f"ts is {what}" + (f", as the file's first is, {_HINT}" if self._is_told else "")
+
+
+@lru_cache
+def _is_no_day(text: str, pattern: str) -> bool:
+    for short, whole in _SHORT_FOR.items():
+        pattern = pattern.replace(short, whole)
+    try:
+        datetime.strptime(text, pattern)  # noqa: DTZ007 - only whether it is one
+    except (ValueError, re.error) as error:
+        return "out of range" in str(error)
+    return False
 
 
 def _scaled(ms: int, divisor: int) -> int:

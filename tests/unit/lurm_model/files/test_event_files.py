@@ -215,10 +215,47 @@ def test_the_unit_of_a_parquet_time_stamp_is_its_own(tmp_path: Path) -> None:
         load_events([path], reading=Reading(time_unit="s"))
 
 
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("20010230", "%Y%m%d"), ("31/6/2001", "%d/%m/%Y"), ("Feb 29 2001", "%b %d %Y"), ("2001-11-31 10:00", "%F %R"),
+        ("20010230 01:00+0530", "%Y%m%d %H:%M%z"), ("20010430 23:00-0900", "%Y%m%d %H:%M%z"),
+    ],
+)  # fmt: skip
+def test_a_day_that_its_month_does_not_have_is_refused_by_pattern_too(tmp_path: Path, text: str, pattern: str) -> None:
+    reading = Reading(time_unit=pattern)
+    later = text.replace("30", "31") if text.startswith("20010430") else text
+    assert later == text or load_events([write_one_column(tmp_path / "good.parquet", "ts", [text])], reading=reading)
+    with pytest.raises(EventsFileError, match=r"its month does not have: ts=.* row=1$"):
+        load_events([write_one_column(tmp_path / "e.parquet", "ts", [later])], reading=reading)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [("1/3/2001", "%d/%m/%Y"), ("MARCH 1 2001", "%B %d %Y"), ("20010228 23:30-0100", "%Y%m%d %R%z")],
+)
+def test_a_first_of_march_is_one_however_it_is_written(tmp_path: Path, text: str, pattern: str) -> None:
+    events = load_events([write_one_column(tmp_path / "e.parquet", "ts", [text])], reading=Reading(time_unit=pattern))
+    assert events.span == "first=2001-03-01 last=2001-03-01"
+
+
+def test_a_time_that_is_written_in_another_way_names_the_option_that_reads_it(tmp_path: Path) -> None:
+    with pytest.raises(EventsFileError, match=r"--time-unit .* a pattern .* ts=01/02/2001 10:00"):
+        load_events([write_one_column(tmp_path / "e.parquet", "ts", ["01/02/2001 10:00"])])
+
+
+def test_a_number_for_an_id_in_json_lines_names_the_option_that_takes_it(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text('{"user_id": 5, "item_id": "i", "ts": 1000000000001}\n')
+    with pytest.raises(EventsFileError, match=r"--column user_id=user_id takes whole numbers too.* row=1$"):
+        load_events([path])
+    assert load_events([path], reading=Reading.parse(["user_id=user_id"])).users == ["5"]
+
+
 @pytest.mark.parametrize("first", ["nan", "1700000000.5", "09/10/2001", "2001-02-30", "0000-01-01"])
 def test_the_first_time_stamp_is_not_held_against_itself(tmp_path: Path, first: str) -> None:
     (tmp_path / "e.csv").write_text(f"user_id,item_id,ts\nu,i,{first}\nu,i,2001-09-09\n")
-    with pytest.raises(EventsFileError, match=rf"^ts is [^,]*: ts={first} .*row=2$"):
+    with pytest.raises(EventsFileError, match=rf"^ts is (?!.*the file's first).*: ts={first} .*row=2$"):
         load_events([tmp_path / "e.csv"])
 
 
@@ -311,10 +348,14 @@ def test_missing_unreadable_and_unknown_files_are_named(tmp_path: Path) -> None:
             load_events([tmp_path / name])
 
 
-def test_a_parquet_file_is_read_by_row_group_and_rows_are_numbered_through(tmp_path: Path) -> None:
+def test_a_parquet_file_is_read_some_rows_at_a_time_and_rows_are_numbered_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "e.parquet"
+    monkeypatch.setattr(file_pieces, "PIECE_ROWS", 3)
     columns = {"user_id": ["a", "b", "c", "d", ""], "item_id": list("vwxyz"), "ts": [T + 5, T + 4, T + 3, T + 2, T + 1]}
-    pyarrow.parquet.write_table(pa.table(columns).slice(0, 4), path, row_group_size=3)
+    # A row group may be the whole file.
+    pyarrow.parquet.write_table(pa.table(columns).slice(0, 4), path)
     assert [len(part.ts_ms) for part in read_parts(path)] == [3, 1]
     assert load_events([path]).ts_ms.tolist() == [T + 2, T + 3, T + 4, T + 5]
     assert read_columns(path).item_id.to_pylist() == list("vwxy")
