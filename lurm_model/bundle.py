@@ -186,8 +186,18 @@ def _serialise(codebook: Codebook, weights: Mapping[str, NDArray[np.float32]]) -
 
 def _deserialise_codebook(tensor_bytes: bytes, names: Mapping[str, list[str]]) -> Codebook:
     tensors = load_tensors(tensor_bytes)
+    interests = tensors["item_interests"]
+    if interests.dtype.kind not in "iu" or interests.ndim != 1:
+        raise TypeError("item_interests must be whole numbers, one an item")
+    for kind, given in names.items():
+        if (
+            not isinstance(given, list)
+            or len({*given}) != len(given)
+            or not all(isinstance(name, str) for name in given)
+        ):
+            raise TypeError(f"{kind} must be different texts")
     return Codebook(
-        interest_of=dict(zip(names["items"], tensors["item_interests"].tolist(), strict=True)),
+        interest_of=dict(zip(names["items"], interests.tolist(), strict=True)),
         centroids=tensors["centroids"],
         idf=tensors["idf"],
         tokens={token: row for row, token in enumerate(names["tokens"])},

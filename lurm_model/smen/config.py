@@ -5,8 +5,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from state.periods import SCALES, Scale, parse_scales
+from state.periods import MS_PER_DAY, SCALES, TS_MS_MAX, Scale, parse_scales
 
+# No day number of the years 1 to 9999 is larger, whichever its sign.
+DAYS_MAX = TS_MS_MAX // MS_PER_DAY
 SIZES = ("n_interests", "d_item", "n_vectors", "n_recurrent", "n_condensed", "d_anchor")
 
 
@@ -76,12 +78,14 @@ class SmenConfig:
         parts = {"scales": scales, "half_lives": tuple(half_lives)}
         found = cls(**(dict(data) | parts))  # type: ignore[arg-type]  # checked below
         numbers = dataclasses.asdict(found) | {"scales": 0, "half_lives": 0, "tau": 0}
-        if not all(type(days) is int and days > 0 for days in half_lives):
-            raise ValueError("half_lives must be positive numbers of days")
+        if not all(type(days) is int and 0 < days <= DAYS_MAX for days in half_lives):
+            raise ValueError(f"half_lives must be positive numbers of days, at most {DAYS_MAX}")
         if type(found.tau) not in (int, float) or not 0 < found.tau < math.inf:
             raise ValueError("tau must be a positive number")
         if wrong := [name for name, value in numbers.items() if type(value) is not int]:
             raise TypeError(f"{wrong[0]} must be a whole number")
+        if abs(found.reference_day) > DAYS_MAX:
+            raise ValueError(f"reference_day must be at most {DAYS_MAX} days from 1970")
         if none := [name for name in SIZES if numbers[name] < 1]:
             raise ValueError(f"{none[0]} must be above 0")
         if found.n_condensed > min(found.n_recurrent, found.n_vectors - 1):

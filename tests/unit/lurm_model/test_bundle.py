@@ -1,12 +1,14 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from lurm_model.bundle import FILES, Bundle, _serialise
+from lurm_model.bundle import CODEBOOK, FILES, MANIFEST, VOCABULARY, Bundle, _serialise
 from lurm_model.errors import BundleError
 from lurm_model.smen.config import SIZES
 from state.periods import DAY, MONTH
@@ -116,15 +118,41 @@ def test_a_network_of_another_size_than_its_tensors_is_refused_and_not_made(
     ("name", "number"),
     [("tau", 0), ("tau", -1.0), ("tau", float("nan")), ("tau", True), ("reference_day", 1.5), ("n_vectors", 10.0)]
     + [(name, 0) for name in SIZES]
-    + [("n_condensed", 10), ("n_condensed", 10**9)],
+    + [("n_condensed", 10), ("n_condensed", 10**9)]
+    + [("reference_day", 10**30), ("reference_day", -(2**62)), ("half_lives", (10**400,)), ("half_lives", (0,))],
 )
 def test_a_network_with_numbers_that_none_can_have_is_refused(
     bundle: Bundle, tmp_path: Path, name: str, number: Any
 ) -> None:
     config = dataclasses.replace(bundle.config, **{name: number})
     Bundle.build(config, bundle.codebook, bundle.weights, {}, {}).save(tmp_path / "b")
-    with pytest.raises(BundleError, match=f"bundle is damaged.*{name} must be a"):
+    with pytest.raises(BundleError, match=f"bundle is damaged.*{name} must be "):
         Bundle.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("item_interests", np.zeros((2, 1), np.int32)), ("item_interests", np.zeros(2, np.float32)),
+        ("items", ["a", "a"]), ("items", [1, 2]), ("items", "ab"), ("items", [["a"], ["b"]]), ("tokens", {"a": 1}),
+    ],
+)  # fmt: skip
+def test_names_and_numbers_of_items_that_are_none_are_refused_by_bundles_whose_hashes_fit(
+    saved: Path, part: str, value: Any
+) -> None:
+    tensors, names = load_file(saved / CODEBOOK), json.loads((saved / VOCABULARY).read_text())
+    names["items"], tensors["item_interests"] = ["a", "b"], np.zeros(2, np.int32)
+    if part in tensors:
+        tensors[part] = value
+    else:
+        names[part] = value
+    save_file(tensors, saved / CODEBOOK)
+    (saved / VOCABULARY).write_text(json.dumps(names))
+    manifest = json.loads((saved / MANIFEST).read_text())
+    manifest["files"] = {name: hashlib.sha256((saved / name).read_bytes()).hexdigest() for name in FILES}
+    (saved / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="bundle is damaged"):
+        Bundle.load(saved)
 
 
 def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
