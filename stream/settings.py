@@ -369,8 +369,7 @@ def _read(config: Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        # Some editors begin a file with the mark of its encoding.
-        return tomllib.loads(config.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(config.read_text(encoding="utf-8-sig"))  # some editors mark it
     except OSError as error:
         raise ConfigInvalid(f"cannot read the settings file: {error.strerror} file={config}") from error
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too long a number, too deep
