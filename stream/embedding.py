@@ -105,7 +105,8 @@ class EmbeddingConsumer:
     ``for change in consumer`` gives one change after the other without end, `batches` many at once. A change is handled
     when the next one is asked for, or when the ``with`` block is left without an error; what is handled is committed,
     and nothing else. A loop that ends early, by an error or otherwise, did not handle its last change (or batch): the
-    next loop, in this process or in the next, begins with it. So everything comes at least once.
+    next loop, in this process or in the next, begins with it. So everything comes at least once. Only a handler's error
+    that is caught within the block, which then ends without one, counts as handled: let it leave the block, or loop on.
 
     ``brokers`` are the addresses, or the whole section of settings where the broker wants TLS or a login. With a
     ``group_id`` the partitions are shared with the group's other members, and a restart goes on where it was; it has
