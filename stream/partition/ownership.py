@@ -84,8 +84,9 @@ class Ownership:
         if number not in self._stores:
             raise RuntimeError(f"the store of partition {number} is not open yet")
         store = self._stores[number]
-        # A replay would go on where it stopped, and the changelog may have forgotten tombstones since.
-        if not is_recent(store.written_at_s, self.shared.clock.now_ms() / 1000):
+        # A replay would go on where it stopped, and the changelog may have forgotten tombstones since. The clock is the
+        # one that dated it: how far that is behind the brokers' is no time that has passed.
+        if not is_recent(store.written_at_s, time.time()):
             raise StoreUnavailable(
                 f"the state saw no changelog for days and must begin anew, with the worker: path={store.path}"
             )

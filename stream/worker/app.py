@@ -7,6 +7,7 @@ The way of an event: `transport` (fetched batch) -> here -> `partition` (one tra
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
@@ -206,7 +207,7 @@ class Worker:
                 # Not before the first assignment, when every partition would look as if it had gone elsewhere.
                 ready = self.ownership.ready
                 if ready:
-                    await self.ownership.remove_old(self.ownership.shared.clock.now_ms() / 1000)
+                    await self.ownership.remove_old(time.time())
                 await asyncio.sleep(_OLD_INTERVAL_S if ready else 1.0)
         except Exception as error:  # noqa: BLE001 - the process dies here
             die(error)

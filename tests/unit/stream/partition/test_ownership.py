@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from state.rows import RECORD_KEY
 from state.store import BEHIND_S_MAX, BagStore
 from state.walk import Output, Walk
 from stream.errors import SourceLost
+from stream.kafka.clock import Clock
 from stream.kafka.source import Source
 from stream.kafka.transactions import TransactionalProducer
 from stream.metrics import WorkerMetrics
@@ -152,6 +154,28 @@ def test_a_store_that_was_cut_off_for_longer_than_tombstones_are_kept_is_not_rea
     with pytest.raises(StoreUnavailable, match="saw no changelog for days"):
         held.store(0)
     store.close()
+
+
+def test_a_store_is_used_on_a_machine_whose_clock_is_weeks_behind_the_brokers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is told the brokers' time while stores are opened; that is not how long they saw no changelog."""
+    brokers_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: brokers_s - 40 * 86_400)
+
+    async def source() -> Source:
+        raise AssertionError
+
+    async def scenario() -> None:
+        held = ownership(tmp_path, source)
+        held.shared = replace(held.shared, clock=Clock(lambda: int(time.time() * 1000)))
+        held._allowed = {0}
+        await held._open_stores({0})
+        held.shared.clock.broker_wrote(int(brokers_s * 1000))
+        await held._continue_stores({0}, "changelog-id", {})
+        held.store(0).close()
+
+    asyncio.run(scenario())
 
 
 def test_many_stores_are_opened_and_closed_beside_the_event_loop(tmp_path: Path) -> None:
