@@ -37,6 +37,8 @@ _WATCH_S = 0.5
 # How long ending the attempt to join may take, and then the broker's answer to who leaves.
 _LEAVE_S = 1.0
 _RETRY_S = 0.1
+# Up to where a partition was read, and by which leader the last of it was written: nothing.
+_NOTHING_READ = (-1, UNKNOWN_EPOCH)
 # Faust gives a rebalance this share of its timeout to finish what is in flight.
 _DRAIN_SHARE = 0.6
 
@@ -186,8 +188,8 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._expected: dict[TP, int] = {}
-        # Of the leader that wrote what was read last.
-        self._epochs: dict[TP, int] = {}
+        # Of the leader that wrote what was read last, each behind the offset up to which that is.
+        self._epochs: dict[TP, tuple[int, int]] = {}
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -262,7 +264,7 @@ class Consumer(driver.Consumer):
             return
         if batch.next == expected:
             return
-        self._expected[tp], self._epochs[tp] = batch.next, batch.arrival.leader_epoch
+        self._expected[tp], self._epochs[tp] = batch.next, (batch.next, batch.arrival.leader_epoch)
         last = batch.records[-1].timestamp / 1000.0 if batch.records else 0.0
         message = BatchMessage(
             tp.topic, tp.partition, batch.next - 1, last, 0, (), None, batch.records, None, 0, 0, tp,
@@ -273,9 +275,13 @@ class Consumer(driver.Consumer):
         yield message
 
     async def _refuse_replaced(self, tp: TP, batch: Fetched) -> None:
-        """What follows was written by another leader: the topic must still hold what was applied of the last one."""
-        applied, following = self._epochs.get(tp, UNKNOWN_EPOCH), batch.first_epoch
-        if batch.start != self._expected.get(tp) or UNKNOWN_EPOCH in (applied, following) or applied == following:
+        """What follows was written by another leader: the topic must still hold what was applied of the last one.
+
+        Not where something else lies between, as what an owner wrote into the changelog until it stands by again.
+        """
+        (read_to, applied), following = self._epochs.get(tp, _NOTHING_READ), batch.first_epoch
+        follows = batch.start == self._expected.get(tp) == read_to
+        if not follows or UNKNOWN_EPOCH in (applied, following) or applied == following:
             return
         thread: ConsumerThread = self._thread
         try:
@@ -306,7 +312,7 @@ class Consumer(driver.Consumer):
             if await self.app.ownership.is_overtaken():
                 die("another worker has gone on with a partition while this one recovered it")
             die(error)
-        self._epochs.update({tp: each.record.leader_epoch for tp, each in sources.items()})
+        self._epochs.update({tp: (wanted[tp], each.record.leader_epoch) for tp, each in sources.items()})
         await self.seek_wait(positions)
         self.app.ownership.ready = self.app.ownership.recovered
 
