@@ -87,12 +87,17 @@ async def end_of_epoch(client: Any, partition: TopicPartition, epoch: int, deadl
 
 
 async def ends_of_epochs(kafka: Kafka, topic: str, epochs: Mapping[int, int]) -> dict[int, int | None]:
-    """As `end_of_epoch`, of these partitions, each with the epoch in question."""
+    """As `end_of_epoch`, of these partitions, each with the epoch in question; where that is unknown, their ends.
+
+    Nothing was read of a partition of which it is unknown, or nothing since workers note it.
+    """
     partitions = [TopicPartition(topic, number) for number in epochs]
     async with reading(kafka, "read_committed", partitions) as consumer:
         client, deadline_s = consumer._client, kafka.request_timeout_s  # noqa: SLF001 - aiokafka has no such question
-        asked = [end_of_epoch(client, each, epochs[each.partition], deadline_s) for each in partitions]
-        return dict(zip(epochs, await asyncio.gather(*asked), strict=True))
+        kept = {each.partition: end for each, end in (await consumer.end_offsets(partitions)).items()}
+        known = [each for each in partitions if epochs[each.partition] != UNKNOWN_EPOCH]
+        asked = [end_of_epoch(client, each, epochs[each.partition], deadline_s) for each in known]
+        return kept | dict(zip([each.partition for each in known], await asyncio.gather(*asked), strict=True))
 
 
 async def _ask(client: Any, partition: TopicPartition, epoch: int) -> int:

@@ -25,7 +25,6 @@ from stream.kafka.transactions import TransactionalProducer
 from stream.kafka.watermark import Newest, last_hidden_keys, newest_records
 from stream.partition.erased import continued, read_erased
 from stream.partition.partition import Partition, Pipeline
-from stream.records.arrival import UNKNOWN_EPOCH
 from stream.settings import EMBEDDINGS_SUFFIX, Kafka
 
 logger = logging.getLogger("lurm")
@@ -168,9 +167,7 @@ class Ownership:
         epochs = {
             each.number: each.record.leader_epoch
             for each in partitions
-            if source.begins(each.store.record)
-            and source.is_same(each.record)
-            and each.record.leader_epoch != UNKNOWN_EPOCH
+            if each.store.record is not None and source.begins(each.record) and source.is_same(each.record)
         }
         return await ends_of_epochs(self._kafka, source.topic, epochs) if epochs else {}
 

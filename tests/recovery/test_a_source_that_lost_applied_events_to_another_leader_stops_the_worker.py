@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from stream.kafka.topics import end_offsets
+from stream.records.partitioners import partitions_of
 from stream.settings import Kafka, Settings, Worker
 from stream.trial.embedded_broker import ApacheKafka
 from tests.brokers import FAST, kafka_home
 from tests.conftest import NO_KAFKA
 from tests.cut_logs import lose_end, start
+from tests.plain import PlainEvent
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
 from tests.workers import (
     Changelog,
@@ -77,6 +79,40 @@ def test_while_the_worker_runs(kafka: ApacheKafka, settings_on: MakeSettingsOn, 
         worker.ready()
         wait_applied(settings, worker)
         check_exact(settings, traffic.sent + after.sent)
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+def test_partitions_that_nothing_was_read_of_hold_no_higher_epoch_up(
+    kafka: ApacheKafka, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """The record of a quiet partition names no leader, and whoever follows the worker's own advice must get on."""
+    with start(kafka):
+        settings = settings_on(kafka.brokers, worker=Worker())
+        traffic, worker = OfPartition0(settings, seed=66), make_worker(settings)
+        apply_some(worker.ready(), traffic)
+        wait_until(lambda: set(Changelog(settings).partitions) == {0, 1})
+        assert worker.terminate() == 0, worker.output()
+        lose_the_end(kafka, settings)
+        after = OfPartition0(settings, seed=67, prefix="later")
+        after.send(3 * N_LOST)
+        assert LOST in refusal(worker, 1)
+        worker = make_worker(with_epoch(settings, 1)).ready()
+        others = Traffic(settings, seed=68, prefix="other")
+        others.send(300)
+        wait_applied(settings, worker)
+        check_exact(settings, traffic.sent + after.sent + others.sent)
+        check_published(settings)
+
+
+class OfPartition0(Traffic):
+    """Only of users whose events lie there."""
+
+    def _event(self) -> PlainEvent:
+        while True:
+            event = super()._event()
+            if partitions_of([event.user], self.settings.topics.partitions, "murmur2")[0] == 0:
+                return event
 
 
 @pytest.mark.slow
