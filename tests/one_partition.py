@@ -150,7 +150,7 @@ class Producer:
         passing(f"{cause}.committed")
         return last
 
-    def begin_topic(self, topic: str) -> None:
+    def begin_topic(self, topic: str, after: int = -1) -> None:
         """Nothing is known of what was written."""
 
     async def stop(self) -> None:

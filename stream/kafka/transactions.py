@@ -69,8 +69,8 @@ class Writer(Protocol):
     async def stop(self) -> None:
         """Give up the connection."""
 
-    def begin_topic(self, topic: str) -> None:
-        """A topic of this name was made anew: what is written next need not follow what was written before."""
+    def begin_topic(self, topic: str, after: int = -1) -> None:
+        """What is written next into this topic need only follow this offset: it was made anew, or is known so far."""
 
     async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
         """Run a transaction without records."""
@@ -130,9 +130,9 @@ class TransactionalProducer:
         sender = self._producer._sender.sender_task  # noqa: SLF001 - aiokafka offers no other way to see it
         return sender is not None and sender.done()
 
-    def begin_topic(self, topic: str) -> None:
+    def begin_topic(self, topic: str, after: int = -1) -> None:
         """As `Writer` says."""
-        self._written.pop(topic, None)
+        self._written[topic] = after
 
     async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
         """Run a transaction without records: its markers end what an earlier owner left open in these topics.

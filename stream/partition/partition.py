@@ -119,6 +119,7 @@ class Partition:
             if not is_current():
                 return
             self.store.marks.sort()
+            self._changelog.begin_topic(self.names.changelog, self.store.changelog_offset)
             self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
             for user, end in self.record.still_erasing().items():
                 self.erased.erase(user.encode(), end, self.record.next_offset)

@@ -86,7 +86,7 @@ class MemoryProducer:
     async def stop(self) -> None:
         """There is no connection to give up."""
 
-    def begin_topic(self, topic: str) -> None:
+    def begin_topic(self, topic: str, after: int = -1) -> None:
         """Nothing is compared."""
 
     async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:

@@ -109,7 +109,7 @@ class Producer:
     def __init__(self, kafka: PretendedKafka, name: str) -> None:
         self.partition, self.id, self._kafka = 0, name, kafka
 
-    def begin_topic(self, _topic: str) -> None:
+    def begin_topic(self, _topic: str, _after: int = -1) -> None:
         pass
 
     async def transact(self, _cause: str, outputs: Any, _timestamp_ms: int, _source: Any = None) -> dict[str, int]:

@@ -18,6 +18,7 @@ from tests.recovery.runs import check_disk
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
 from tests.workers import (
     FIRST_DAY,
+    Changelog,
     Traffic,
     WorkerProcess,
     check_exact,
@@ -113,6 +114,37 @@ def test_a_changelog_that_is_recreated_under_a_running_worker_ends_it_before_it_
     assert "was it recreated?" in refusal(worker, 1)
     rebuilt_by(make_worker(second(settings)), traffic, recreated=True)
     check_exact(settings, traffic.sent)
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+def test_a_worker_whose_changelog_loses_its_end_before_it_writes_writes_no_row_behind_the_gap(
+    tmp_path: Path, settings_on: MakeSettingsOn, make_worker: MakeWorker
+) -> None:
+    """A partition may be quiet for hours after a start. Its rows are whole here, and nowhere else."""
+    home = kafka_home()
+    if home is None:
+        pytest.skip(NO_KAFKA)
+    with start(ApacheKafka(home, tmp_path / "broker")) as kafka:
+        settings = settings_on(kafka.brokers, partitions=1, worker=Worker())
+        traffic, worker = Traffic(settings, seed=76), make_worker(settings).ready()
+        for _ in range(8):
+            traffic.send_these(of_few_rows())
+            wait_applied(settings, worker)
+        wait_until(lambda: is_noted(settings))
+        assert worker.terminate() == 0, worker.output()
+        worker.ready()
+        lose_end(kafka, settings.changelog_topic, 60, behind_marker=True)
+        traffic.send_these(of_few_rows())
+        assert worker.wait() != 0, worker.output()
+        assert "was it recreated" in worker.output()
+        assert "the changelog is behind the group's offset" in refusal(make_worker(second(settings)), 1)
+
+
+def is_noted(settings: Settings) -> bool:
+    """Whether a start has nothing to write."""
+    record = Changelog(settings).partitions[0]
+    return record.published == record.next_offset
 
 
 def rebuilt_by(worker: WorkerProcess, traffic: Traffic, *, recreated: bool = False) -> None:
