@@ -1,6 +1,7 @@
 """How the broker is reached: client arguments from the settings, deadlines, and errors an operator can act on.
 
-The tools use kafka-python, the worker and `lurm produce` aiokafka. No client creates topics by asking for them.
+The tools use kafka-python, the worker and `lurm produce` aiokafka. No client creates topics by asking for them, also
+where brokers would make what is asked for: retention would delete what such a topic holds.
 """
 
 import asyncio
@@ -12,8 +13,10 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from typing import Any
 
+import aiokafka.client
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
@@ -51,6 +54,9 @@ _FETCH_WAIT_MS = 500
 SHORT_WAIT_MS = 100
 # After what the broker refuses, such as a topic we may no longer read.
 _REFUSED_PAUSE_S = 5.0
+
+# aiokafka's clients ask by this name, and offer no other way to say it.
+aiokafka.client.MetadataRequest = partial(MetadataRequest, allow_auto_topic_creation=False)
 
 
 def client_arguments(kafka: Kafka, client_id: str = "lurm") -> dict[str, Any]:
