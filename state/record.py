@@ -44,7 +44,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     began; ``control_offset`` the control offset to read next. Every erasure below ``erasures_offset`` of the erasures
     topic ``erasures_id`` is one whose events the source has passed. ``erasing``: users whose events below this ``seq``
     are skipped, as workers wrote them before there was such a topic; ``leader_epoch`` that of the leader
-    that wrote the last source record (-1: unknown).
+    that wrote the last source record (-1: unknown). The embeddings topic held all below ``embeddings_end``.
     """
 
     interest_space_id: str
@@ -64,6 +64,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     embeddings_id: str = ""
     walk: Walk | None = None
     leader_epoch: int = -1
+    embeddings_end: int = 0
 
     @property
     def output(self) -> Output:

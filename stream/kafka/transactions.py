@@ -22,6 +22,10 @@ from stream.records.outgoing import Outgoing
 from stream.settings import Kafka
 
 
+class TopicWentBack(KafkaError):  # type: ignore[misc]
+    """What was written before is gone: the topic is another one by now, or has lost its end."""
+
+
 class SourceOffset(NamedTuple):
     """How far a source partition is applied once the transaction commits."""
 
@@ -35,12 +39,15 @@ def last_offset(topic: str, base_offset: int, n_records: int, after: int = -1) -
     """Where the last record of an acknowledged batch stands; the one that this producer wrote before stands ``after``.
 
     **Raises** `KafkaError` when the broker did not say: it knows the batch from an earlier attempt, but not where. And
-    when it does not follow: the topic is another one by now, or has lost its end, and what was written before is gone.
+    `TopicWentBack` when it does not follow.
     """
     if base_offset < 0:
         raise KafkaError(f"the broker has written a batch and does not know where: topic={topic}")
     if base_offset <= after:
-        raise KafkaError(f"a topic has gone back; was it recreated? topic={topic} last={after} next={base_offset}")
+        raise TopicWentBack(
+            f"a topic has gone back; was it recreated, or has it lost its end? topic={topic} last={after} "
+            f"next={base_offset}"
+        )
     return base_offset + n_records - 1
 
 
@@ -157,7 +164,7 @@ class TransactionalProducer:
         """Write the records of each topic and the source offset in one transaction.
 
         Returns the offset of the last record of each topic that got any; ``cause`` names the failpoints passed.
-        **Raises** `Overtaken`, and whatever else the broker answers; the caller ends the process.
+        **Raises** `Overtaken`, `TopicWentBack`, and whatever else the broker answers; the caller ends the process.
         """
         begun_at_s = time.monotonic()
         try:

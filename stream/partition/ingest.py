@@ -4,16 +4,20 @@ Every event writes exactly one row, its day's, however late it comes. All of a b
 all rows, one merge of all pairs; the cost does not depend on the number of scales or the length of a life.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from lurm_model.interests.attribute_sets import AttributeSets, NewSets
 from state.bags import sum_pairs
 from state.dirty import MarkColumns
 from state.periods import DAY, Int64, day_of
 from state.rows import decode_values, encode_keys, encode_values, seq_of
+from stream.metrics import WorkerMetrics
 from stream.records.events import EventBatch
 
 _DAY_BIAS = 1 << 31
@@ -34,6 +38,24 @@ class RowUpdate:
     values: list[bytes]
     users: list[bytes]
     marks: MarkColumns
+
+
+async def interests_of(
+    new: NewSets, sets: AttributeSets, executor: Executor, metrics: WorkerMetrics, is_current: Callable[[], bool]
+) -> Int64 | None:
+    """The interests of sets of attributes that were never seen; None when their batch is overtaken meanwhile.
+
+    That is a product with all interests, of seconds where there are a million: in a thread, so that no transaction of
+    others waits. What was found is remembered all the same.
+    """
+    if not new.sets:
+        return np.zeros(0, np.int64)
+    with metrics.timed("assign"):
+        interests = await asyncio.get_running_loop().run_in_executor(executor, sets.find, new.sets)
+    if is_current():
+        return interests
+    sets.remember(new, interests)
+    return None
 
 
 def update_rows(batch: EventBatch, epoch: int, reader: RowReader) -> RowUpdate:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from types import MappingProxyType
@@ -16,8 +17,8 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from lurm_model.interests.attribute_sets import SETS_AT_ONCE, NewSets
-from state.periods import Int64, Scale
+from lurm_model.interests.attribute_sets import SETS_AT_ONCE
+from state.periods import Scale
 from state.record import Ledger, PartitionRecord, encode_record
 from state.rollup import roll_up
 from state.rows import RECORD_KEY, Write, seq_of
@@ -26,11 +27,11 @@ from state.walk import Output, Walk
 from stream.failpoints import passing
 from stream.kafka.clock import Clock
 from stream.kafka.source import Source
-from stream.kafka.transactions import SourceOffset, Writer
+from stream.kafka.transactions import SourceOffset, TopicWentBack, Writer
 from stream.metrics import WorkerMetrics
 from stream.partition.erased import ErasedUsers
 from stream.partition.erasing import Asked, Deed, Doomed, checked, doom, erased_end
-from stream.partition.ingest import update_rows
+from stream.partition.ingest import interests_of, update_rows
 from stream.partition.placement import Placement
 from stream.records.arrival import UNKNOWN, Arrival
 from stream.records.dead_letters import Place, dead_letters
@@ -93,6 +94,7 @@ class Partition:
         self.newest_applied_ms = 0
         self.began_epoch = False
         self._output: Output | None = None
+        self._shown_end = 0
         self._shared = shared
         self._empty = shared.empty_record
         self._changelog, self._embeddings = changelog, embeddings
@@ -119,7 +121,9 @@ class Partition:
             if not is_current():
                 return
             self.store.marks.sort()
+            self._shown_end = max(self._shown_end, self.record.embeddings_end)
             self._changelog.begin_topic(self.names.changelog, self.store.changelog_offset)
+            self._embeddings.begin_topic(self.names.embeddings, self._shown_end - 1)
             self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
             for user, end in self.record.still_erasing().items():
                 self.erased.erase(user.encode(), end, self.record.next_offset)
@@ -153,6 +157,7 @@ class Partition:
             return False
         cause = "topic" if before.model_id == output.model_id else "model"
         self._shared.metrics.publishing.walks.labels(cause).inc()
+        self._shown_end = 0
         self._embeddings.begin_topic(output.topic)
         logger.info(
             "another %s: everybody is published again: partition=%d %s before: %s%s",
@@ -211,7 +216,7 @@ class Partition:
             if is_current():
                 await self._apply(records[half:], next_offset, is_current, arrival)
             return
-        interests = await self._interests(parsed.new, is_current)
+        interests = await interests_of(parsed.new, shared.decoder.sets, shared.assigning, shared.metrics, is_current)
         if interests is None:
             return
         with shared.metrics.timed("decode"):
@@ -244,23 +249,6 @@ class Partition:
             shared.metrics.record_times.labels(kind.value).inc(n)
         shared.metrics.before_2000.inc(int(np.count_nonzero(batch.ts_ms < MS_OF_2000)))
         self.newest_applied_ms = max(int(waited.since_ms[-1:].sum()), self.newest_applied_ms)
-
-    async def _interests(self, new: NewSets, is_current: Callable[[], bool]) -> Int64 | None:
-        """The interests of sets of attributes that were never seen; None when the batch is overtaken meanwhile.
-
-        That is a product with all interests, of seconds where there are a million: in a thread, so that no
-        transaction of others waits. What was found is remembered all the same.
-        """
-        sets = self._shared.decoder.sets
-        if not new.sets:
-            return np.zeros(0, np.int64)
-        with self._shared.metrics.timed("assign"):
-            loop = asyncio.get_running_loop()
-            interests = await loop.run_in_executor(self._shared.assigning, sets.find, new.sets)
-        if is_current():
-            return interests
-        sets.remember(new, interests)
-        return None
 
     async def roll_up(self, closed: Mapping[bytes, int]) -> None:
         """Move users' days before their window into their coarse rows, as many users at once as rows allow.
@@ -320,20 +308,34 @@ class Partition:
 
     async def _erase_embeddings(self, doomed: Sequence[Doomed]) -> dict[bytes, int]:
         """Where each user's tombstone stands, of those whose embedding may be shown."""
-        topic, users = self._shared.names.embeddings, list({each.user: None for each in doomed if each.is_shown})
+        users = list({each.user: None for each in doomed if each.is_shown})
         if not users:
             return {}
-        tombstones = {topic: [Outgoing(user, None) for user in users]}
-        last = (await self._embeddings.transact("erase_embedding", tombstones, self._shared.now_ms()))[topic]
+        last = await self._show("erase_embedding", [Outgoing(user, None) for user in users], nullcontext())
         return dict(zip(users, range(last - len(users) + 1, last + 1), strict=True))
 
     async def publish(self, embeddings: Sequence[Outgoing]) -> None:
         """Write embeddings; when this returns, the broker has acknowledged them."""
-        shared = self._shared
         if embeddings:
             start = perf_counter()
-            await self._embeddings.transact("encode", {shared.names.embeddings: embeddings}, shared.now_ms())
-            shared.metrics.publish.observe(perf_counter() - start)
+            await self._show("encode", embeddings, self._order)
+            self._shared.metrics.publish.observe(perf_counter() - start)
+
+    async def _show(self, cause: str, records: Sequence[Outgoing], turn: AbstractAsyncContextManager[None]) -> int:
+        """Write to the embeddings topic; where the last of these stands.
+
+        A topic that has gone back has lost what was published: before the process ends, a walk over everybody begins.
+        """
+        topic = self._shared.names.embeddings
+        try:
+            last = (await self._embeddings.transact(cause, {topic: records}, self._shared.now_ms()))[topic]
+        except TopicWentBack:
+            async with turn:
+                self.walk, self._shown_end = Walk(self._output or Output()), 0
+                await self._commit_and_apply("note", [])
+            raise
+        self._shown_end = last + 1
+        return last
 
     async def idle(self) -> None:
         """Wait until no transaction of this partition is in flight."""
@@ -362,7 +364,8 @@ class Partition:
     def _next_record(self, **changes: object) -> PartitionRecord:
         record, oldest = self.record, self.store.marks.oldest
         published = seq_of(record.epoch, record.next_offset) if oldest is None else oldest.first_seq
-        after = msgspec.structs.replace(record, published=published, **self.erased.noted(), **changes).without_passed()
+        changes |= {"published": published, "embeddings_end": self._shown_end, **self.erased.noted()}
+        after = msgspec.structs.replace(record, **changes).without_passed()
         return after if self._output is None else after.publishing(self._output, self.walk)
 
     async def _commit_and_apply(self, cause: str, rows: Sequence[Write], uncached: Sequence[bytes] = ()) -> None:
@@ -380,7 +383,8 @@ class Partition:
         source: SourceOffset | None = None,
     ) -> int:
         names, start = self._shared.names, perf_counter()
-        outputs = {names.changelog: [*(Outgoing(key, value) for key, value in rows), _outgoing(record)], **others}
+        written = [*rows, (RECORD_KEY, encode_record(record))]
+        outputs = {names.changelog: [Outgoing(key, value) for key, value in written], **others}
         last = await self._changelog.transact(cause, outputs, self._shared.now_ms(), source)
         self._noted_at_s = perf_counter()
         self._shared.metrics.changelog.observe(self._noted_at_s - start)
@@ -394,7 +398,3 @@ class Partition:
         metrics.unknown_items.inc(batch.n_unknown_items)
         for rejection in batch.rejected:
             metrics.rejections.labels(rejection.reason.value).inc()
-
-
-def _outgoing(record: PartitionRecord) -> Outgoing:
-    return Outgoing(RECORD_KEY, encode_record(record))

@@ -7,6 +7,7 @@ dictionary for each embeddings topic. A transaction that dies leaves all of it o
 import asyncio
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from state.rows import RECORD_KEY, decode_header, user_of
 from state.store import BagStore
 from state.walk import Output
 from stream.kafka.source import Source
+from stream.kafka.transactions import TopicWentBack, last_offset
 from stream.metrics import WorkerMetrics
 from stream.partition.partition import Partition, Pipeline
 from stream.partition.pipeline import Surroundings, pipeline
@@ -49,7 +51,12 @@ steps = st.one_of(
     st.tuples(st.just("starts"), st.tuples(st.integers(0, 2), st.integers(0, 1), st.sampled_from(["one", "two"]))),
     st.tuples(st.just("is made anew"), st.sampled_from(["one", "two"])),
     st.tuples(st.just("looks"), st.just(0)),
+    st.tuples(st.just("loses its end"), st.integers(1, 6)),
 )
+
+
+# A user's embedding: of which model, and up to which ``seq``.
+Published = tuple[bytes, tuple[str, int]]
 
 
 class Died(Exception):
@@ -58,34 +65,53 @@ class Died(Exception):
 
 @dataclass
 class PretendedKafka:
-    """What brokers hold: the changelog, and of each embeddings topic its id and the newest of every user."""
+    """What brokers hold: the changelog, and of each embeddings topic its id and its records, None where aborted."""
 
     changelog: list[tuple[bytes, bytes | None]] = field(default_factory=list)
     ids: dict[str, str] = field(default_factory=lambda: {"one": "id-0", "two": "id-1"})
-    embeddings: dict[str, dict[bytes, tuple[str, int]]] = field(default_factory=lambda: {"id-0": {}, "id-1": {}})
+    logs: dict[str, list[Published | None]] = field(default_factory=lambda: {"id-0": [], "id-1": []})
     dies: str = ""
+    has_lost: bool = False
 
     def make_anew(self, topic: str) -> None:
-        self.ids[topic] = f"id-{len(self.embeddings)}"
-        self.embeddings[self.ids[topic]] = {}
+        self.ids[topic] = f"id-{len(self.logs)}"
+        self.logs[self.ids[topic]] = []
 
-    async def transact(self, outputs: dict[str, Any]) -> dict[str, int]:
+    def lose_end(self, n: int) -> None:
+        """As a leader without the newest records does, in every topic."""
+        for log in self.logs.values():
+            self.has_lost = self.has_lost or bool(log)
+            del log[-n:]
+
+    def published(self, topic_id: str) -> dict[bytes, tuple[str, int]]:
+        """The newest of every user."""
+        return dict(each for each in self.logs[topic_id] if each is not None)
+
+    async def transact(self, outputs: dict[str, Any], written: dict[str, int]) -> dict[str, int]:
         await asyncio.sleep(0)
         dies, self.dies = self.dies, ""
         if dies == "before":
             raise Died
         last = {}
         for topic, records in outputs.items():
+            if topic in self.ids:
+                last[topic] = self._publish(topic, records, written.get(topic, -1))
+                continue
             if topic == "app-bags-changelog":
                 self.changelog += [(each.key, each.value) for each in records]
-            elif topic in self.ids:
-                for each in records:
-                    headers = dict(each.headers)
-                    said = (headers["model_id"].decode(), int(headers["seq"]))
-                    self.embeddings[self.ids[topic]][each.key] = said
             last[topic] = len(self.changelog) - 1
+        written |= last
         if dies == "after":
             raise Died
+        return last
+
+    def _publish(self, topic: str, records: Sequence[Any], written: int) -> int:
+        log = self.logs[self.ids[topic]]
+        base, headers = len(log), [dict(each.headers) for each in records]
+        log += [None] * len(records)
+        last = last_offset(topic, base, len(records), written)
+        said = [(each["model_id"].decode(), int(each["seq"])) for each in headers]
+        log[base:] = zip([each.key for each in records], said, strict=True)
         return last
 
     @property
@@ -108,12 +134,13 @@ class Producer:
 
     def __init__(self, kafka: PretendedKafka, name: str) -> None:
         self.partition, self.id, self._kafka = 0, name, kafka
+        self._written: dict[str, int] = {}
 
-    def begin_topic(self, _topic: str, _after: int = -1) -> None:
-        pass
+    def begin_topic(self, topic: str, after: int = -1) -> None:
+        self._written[topic] = after
 
     async def transact(self, _cause: str, outputs: Any, _timestamp_ms: int, _source: Any = None) -> dict[str, int]:
-        return await self._kafka.transact(outputs)
+        return await self._kafka.transact(outputs, self._written)
 
 
 @dataclass
@@ -219,8 +246,8 @@ def check_what_the_record_says(kafka: PretendedKafka) -> None:
     if record is None:
         return
     output = record.output if record.walk is None else record.walk.to
-    published = kafka.embeddings[output.topic_id]
-    if kafka.ids[output.topic] != output.topic_id:
+    published = kafka.published(output.topic_id)
+    if kafka.ids[output.topic] != output.topic_id or kafka.has_lost:
         return
     for user, seq in kafka.newest_seq.items():
         if seq < record.published and (record.walk is None or record.walk.has_passed(user)):
@@ -236,16 +263,17 @@ async def run(history: list[tuple[str, Any]], folder: Path) -> None:
             kafka.dies = argument
         elif name == "is made anew":
             kafka.make_anew(argument)
+        elif name == "loses its end":
+            kafka.lose_end(argument)
         else:
-            try:
-                await worker.step(name, argument)
-            except Died:
-                worker.end()
-                await worker.start()
+            await stepped(worker, name, argument)
         check_what_the_record_says(kafka)
     kafka.dies = ""
+    # That a topic has lost its end is noticed when more is written.
+    for name, argument in [("apply", ["ann"]), ("encode", 0), ("looks", 0)]:
+        await stepped(worker, name, argument)
     await worker.settle()
-    model_id, there = MODELS[worker.model].model_id, kafka.embeddings[kafka.ids[worker.topic]]
+    model_id, there = MODELS[worker.model].model_id, kafka.published(kafka.ids[worker.topic])
     assert there == {user: (model_id, seq) for user, seq in kafka.newest_seq.items()}
     if kafka.record is not None:
         assert kafka.record.ledger.applied == kafka.record.ledger.received
@@ -253,6 +281,15 @@ async def run(history: list[tuple[str, Any]], folder: Path) -> None:
         assert kafka.record is not None
         assert (kafka.record.walk, kafka.record.output) == (None, worker.output)
     worker.end()
+
+
+async def stepped(worker: Worker, name: str, argument: Any) -> None:
+    """The step, after which a worker that it has ended starts again."""
+    try:
+        await worker.step(name, argument)
+    except (Died, TopicWentBack):
+        worker.end()
+        await worker.start()
 
 
 PUBLISHED = [("apply", USERS), ("encode", 0), ("note", 0)]
@@ -280,6 +317,22 @@ def test_whatever_comes_in_between_everybodys_embedding_is_of_the_model_and_topi
     ],
 )
 def test_a_model_rolled_back_in_the_middle_of_its_walk_publishes_everybody_again(
+    tmp_path: Path, then: list[tuple[str, Any]]
+) -> None:
+    asyncio.run(run([*PUBLISHED, *then], tmp_path))
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        [("loses its end", 3)],
+        [("loses its end", 5), BACK],
+        [OTHER, ("walk", True), ("loses its end", 2), BACK],
+        [("apply", ["bob", "cid"]), ("loses its end", 1), ("encode", 0), ("dies", "before"), ("note", 0)],
+        [("loses its end", 3), ("starts", (0, 1, "one")), ("apply", ["eve"]), ("dies", "after"), ("encode", 0)],
+    ],
+)
+def test_an_embeddings_topic_that_lost_its_end_gets_everybody_again(
     tmp_path: Path, then: list[tuple[str, Any]]
 ) -> None:
     asyncio.run(run([*PUBLISHED, *then], tmp_path))

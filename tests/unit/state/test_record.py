@@ -22,6 +22,7 @@ def test_the_first_format_is_read_and_written_for_ever() -> None:
         "erasures_id": "",
         "erasures_offset": 0,
         "leader_epoch": -1,
+        "embeddings_end": 0,
     }
     where = {"embeddings_topic": "", "embeddings_id": "", "walk": None}
     assert json.loads(encode_record(RECORD)) == json.loads(FIRST_FORMAT) | added | where
