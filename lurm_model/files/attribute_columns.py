@@ -30,6 +30,8 @@ def from_json(path: Path, texts: Sequence[bytes], rows: Rows) -> Found:
 
 def from_objects(path: Path, column: Any, rows: Rows) -> Found:
     """Attributes from a Parquet column of structs, maps or JSON texts; equal ones are one object."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return from_json(path, pc.fill_null(column.cast(pa.binary()), b"").to_pylist(), rows)
     if not (pa.types.is_struct(column.type) or pa.types.is_map(column.type) or pa.types.is_null(column.type)):

@@ -332,6 +332,12 @@ def test_parquet_lists_and_numbers_are_attributes_too(tmp_path: Path) -> None:
     assert records[1] == {"user_id": "v", "item_id": "2", "ts": T}
 
 
+def test_attributes_of_a_category_are_the_texts_that_it_names(tmp_path: Path) -> None:
+    texts = pa.array(['{"kind": "tea"}', None, '{"kind": "tea"}']).dictionary_encode()
+    events = load_events([write_one_column(tmp_path / "e.parquet", "attributes", texts)])
+    assert events.item_attributes == [{"kind": ["tea"]}]
+
+
 def test_a_parquet_column_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.parquet"
     pyarrow.parquet.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], "ts": [1.5]}), path)
