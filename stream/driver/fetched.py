@@ -54,9 +54,14 @@ class EndsSeen:
 
 
 class PartitionState(subscription_state.TopicPartitionState):
-    """Where a partition is read, and whether it jumped: aiokafka answers an offset that is gone with another."""
+    """Where a partition is read, and whether it jumped: aiokafka answers an offset that is gone with another.
+
+    All from ``start`` up to the position was read and is not handed out yet. A position that was chosen meanwhile
+    begins anew, or a seek would pass for records that were read.
+    """
 
     jumped = False
+    start = 0
     epochs = (UNKNOWN_EPOCH, UNKNOWN_EPOCH)
 
     def await_reset(self, strategy: Any) -> None:
@@ -64,10 +69,23 @@ class PartitionState(subscription_state.TopicPartitionState):
         self.jumped = self.has_valid_position
         super().await_reset(strategy)
 
+    def reset_to(self, position: int) -> None:
+        """Called when the group's offset or the topic says where to begin."""
+        self._begin(position)
+        super().reset_to(position)
+
     def seek(self, position: int) -> None:
         """Called when we choose the offset."""
         self.jumped = False
+        self._begin(position)
         super().seek(position)
+
+    def hand_out(self) -> None:
+        """What was read up to the position is somebody's now."""
+        self.jumped, self.start = False, self.position
+
+    def _begin(self, position: int) -> None:
+        self.start, self.epochs = position, (UNKNOWN_EPOCH, UNKNOWN_EPOCH)
 
 
 # aiokafka makes the states of an assignment itself, by this name.

@@ -145,7 +145,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
         subscriptions = fetcher._subscriptions
-        before = {tp: state.position for tp, state in states(subscriptions).items()}
         with subscriptions.fetch_context():
             records = await fetcher.fetched_records(active_partitions, timeout=timeout, max_records=max_records)
         generation = self.app.consumer_generation_id
@@ -155,13 +154,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             self.app.ownership.shared.clock.broker_wrote(broker_ms(state))
             self._ends.note(tp, state.highwater, state.timestamp)
             first = batch[0].offset if batch else after
-            start = first if state.jumped else before.get(tp, first)
+            start = first if state.jumped else state.start
             is_wanted = active_partitions is None or tp in active_partitions
             if batch or (is_wanted and (after > start or state.jumped)):
                 first_epoch, last_epoch = state.epochs
                 arrival = Arrival(batch.to_send_on, self._ends.after_ms(tp, start), last_epoch)
                 fetched[tp] = Fetched(batch, start, after, generation, arrival, first_epoch)
-                state.jumped = False
+                state.hand_out()
         return fetched
 
     async def end_of_epoch(self, tp: TP, epoch: int) -> int | None:
@@ -305,6 +304,7 @@ class Consumer(driver.Consumer):
         # The group's offset in a topic that is gone says nothing, and may take a moment to be replaced.
         committed = {tp: self._committed_offset.get(tp) for tp, each in sources.items() if not each.began_epoch}
         wanted = {tp: each.record.next_offset for tp, each in sources.items()}
+        applied = {tp: (wanted[tp], each.record.leader_epoch) for tp, each in sources.items()}
         try:
             new = {tp for tp, each in sources.items() if each.store.record is None}
             positions = await self._checked(wanted, committed, new)
@@ -312,7 +312,7 @@ class Consumer(driver.Consumer):
             if await self.app.ownership.is_overtaken():
                 die("another worker has gone on with a partition while this one recovered it")
             die(error)
-        self._epochs.update({tp: (wanted[tp], each.record.leader_epoch) for tp, each in sources.items()})
+        self._epochs.update(applied)
         await self.seek_wait(positions)
         self.app.ownership.ready = self.app.ownership.recovered
 
