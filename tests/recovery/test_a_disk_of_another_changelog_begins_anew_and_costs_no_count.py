@@ -1,7 +1,6 @@
 """The changelog is deleted and rebuilt; a disk that knows only the old one comes back, however long the new one is."""
 
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient
@@ -10,9 +9,8 @@ from state.periods import MS_PER_DAY
 from stream.kafka.connection import client_arguments
 from stream.settings import Settings, Worker
 from stream.trial.embedded_broker import ApacheKafka
-from tests.brokers import Broker, kafka_home
-from tests.conftest import NO_KAFKA
-from tests.cut_logs import lose_end, start
+from tests.brokers import Broker
+from tests.cut_logs import lose_end
 from tests.plain import PlainEvent
 from tests.recovery.runs import check_disk
 from tests.worker.conftest import MakeSettingsOn, MakeWorker, refusal
@@ -60,29 +58,25 @@ def test_a_disk_of_another_changelog_begins_anew_and_costs_no_count(
 @pytest.mark.slow
 @pytest.mark.kafka
 def test_so_does_a_disk_that_applied_what_its_changelog_has_lost_since(
-    tmp_path: Path, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    own_kafka: ApacheKafka, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
     """The topic is the same one: only what stands at the disk's place tells."""
-    home = kafka_home()
-    if home is None:
-        pytest.skip(NO_KAFKA)
-    with start(ApacheKafka(home, tmp_path / "broker")) as kafka:
-        settings = settings_on(kafka.brokers, partitions=1, worker=Worker())
-        traffic, others = Traffic(settings, seed=74), Traffic(settings, seed=75, prefix="other")
-        old = make_worker(settings).ready()
-        for _ in range(8):
-            traffic.send_these(of_few_rows())
-            wait_applied(settings, old)
-        assert old.terminate() == 0, old.output()
-        lose_end(kafka, settings.changelog_topic, 60, behind_marker=True)
-        traffic.send_these(of_few_rows())
-        rebuilt_by(make_worker(second(settings)), others, recreated=True)
-
-        old.ready()
+    settings = settings_on(own_kafka.brokers, partitions=1, worker=Worker())
+    traffic, others = Traffic(settings, seed=74), Traffic(settings, seed=75, prefix="other")
+    old = make_worker(settings).ready()
+    for _ in range(8):
         traffic.send_these(of_few_rows())
         wait_applied(settings, old)
-        check_exact(settings, traffic.sent + others.sent)
-        assert "the state holds what its changelog does not, and begins anew" in old.output()
+    assert old.terminate() == 0, old.output()
+    lose_end(own_kafka, settings.changelog_topic, 60, behind_marker=True)
+    traffic.send_these(of_few_rows())
+    rebuilt_by(make_worker(second(settings)), others, recreated=True)
+
+    old.ready()
+    traffic.send_these(of_few_rows())
+    wait_applied(settings, old)
+    check_exact(settings, traffic.sent + others.sent)
+    assert "the state holds what its changelog does not, and begins anew" in old.output()
 
 
 @pytest.mark.kafka
@@ -119,26 +113,22 @@ def test_a_changelog_that_is_recreated_under_a_running_worker_ends_it_before_it_
 @pytest.mark.slow
 @pytest.mark.kafka
 def test_a_worker_whose_changelog_loses_its_end_before_it_writes_writes_no_row_behind_the_gap(
-    tmp_path: Path, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    own_kafka: ApacheKafka, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
     """A partition may be quiet for hours after a start. Its rows are whole here, and nowhere else."""
-    home = kafka_home()
-    if home is None:
-        pytest.skip(NO_KAFKA)
-    with start(ApacheKafka(home, tmp_path / "broker")) as kafka:
-        settings = settings_on(kafka.brokers, partitions=1, worker=Worker())
-        traffic, worker = Traffic(settings, seed=76), make_worker(settings).ready()
-        for _ in range(8):
-            traffic.send_these(of_few_rows())
-            wait_applied(settings, worker)
-        wait_until(lambda: is_noted(settings))
-        assert worker.terminate() == 0, worker.output()
-        worker.ready()
-        lose_end(kafka, settings.changelog_topic, 60, behind_marker=True)
+    settings = settings_on(own_kafka.brokers, partitions=1, worker=Worker())
+    traffic, worker = Traffic(settings, seed=76), make_worker(settings).ready()
+    for _ in range(8):
         traffic.send_these(of_few_rows())
-        assert worker.wait() != 0, worker.output()
-        assert "was it recreated" in worker.output()
-        assert "the changelog is behind the group's offset" in refusal(make_worker(second(settings)), 1)
+        wait_applied(settings, worker)
+    wait_until(lambda: is_noted(settings))
+    assert worker.terminate() == 0, worker.output()
+    worker.ready()
+    lose_end(own_kafka, settings.changelog_topic, 60, behind_marker=True)
+    traffic.send_these(of_few_rows())
+    assert worker.wait() != 0, worker.output()
+    assert "was it recreated" in worker.output()
+    assert "the changelog is behind the group's offset" in refusal(make_worker(second(settings)), 1)
 
 
 def is_noted(settings: Settings) -> bool:

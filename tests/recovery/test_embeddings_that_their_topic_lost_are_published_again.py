@@ -1,16 +1,13 @@
 """The embeddings topic comes back without its newest records: nothing in rows or marks says who is missing."""
 
 import signal
-from pathlib import Path
 
 import pytest
 
 from stream.kafka.topics import end_offsets
 from stream.settings import Encode, Worker
 from stream.trial.embedded_broker import ApacheKafka
-from tests.brokers import kafka_home
-from tests.conftest import NO_KAFKA
-from tests.cut_logs import lose_end, start
+from tests.cut_logs import lose_end
 from tests.worker.conftest import MakeSettingsOn, MakeWorker
 from tests.workers import Changelog, Traffic, check_exact, check_published, newest_published, wait_applied, wait_until
 
@@ -18,28 +15,24 @@ from tests.workers import Changelog, Traffic, check_exact, check_published, newe
 @pytest.mark.slow
 @pytest.mark.kafka
 def test_embeddings_that_their_topic_lost_are_published_again(
-    tmp_path: Path, settings_on: MakeSettingsOn, make_worker: MakeWorker
+    own_kafka: ApacheKafka, settings_on: MakeSettingsOn, make_worker: MakeWorker
 ) -> None:
-    home = kafka_home()
-    if home is None:
-        pytest.skip(NO_KAFKA)
-    with start(ApacheKafka(home, tmp_path / "broker")) as kafka:
-        encode = Encode(interval_s=0.2, batch_users=4)
-        settings = settings_on(kafka.brokers, partitions=1, worker=Worker(), encode=encode)
-        traffic, worker = Traffic(settings, seed=77), make_worker(settings).ready()
-        traffic.send(500)
-        wait_applied(settings, worker)
-        check_published(settings)
-        n_published = end_offsets(settings, settings.topics.embeddings)[0]
-        wait_until(lambda: n_published - Changelog(settings).partitions[0].embeddings_end <= 1)
-        assert worker.terminate() == 0, worker.output()
-        before = newest_published(settings)
-        lose_end(kafka, settings.topics.embeddings, n_published // 2, behind_marker=True)
-        assert len(newest_published(settings)) < len(before)
-        worker.ready()
-        traffic.send(1)
-        assert worker.wait() not in (0, -signal.SIGKILL), worker.output()
-        assert "has it lost its end?" in worker.output()
-        worker.ready()
-        check_published(settings)
-        check_exact(settings, traffic.sent)
+    encode = Encode(interval_s=0.2, batch_users=4)
+    settings = settings_on(own_kafka.brokers, partitions=1, worker=Worker(), encode=encode)
+    traffic, worker = Traffic(settings, seed=77), make_worker(settings).ready()
+    traffic.send(500)
+    wait_applied(settings, worker)
+    check_published(settings)
+    n_published = end_offsets(settings, settings.topics.embeddings)[0]
+    wait_until(lambda: n_published - Changelog(settings).partitions[0].embeddings_end <= 1)
+    assert worker.terminate() == 0, worker.output()
+    before = newest_published(settings)
+    lose_end(own_kafka, settings.topics.embeddings, n_published // 2, behind_marker=True)
+    assert len(newest_published(settings)) < len(before)
+    worker.ready()
+    traffic.send(1)
+    assert worker.wait() not in (0, -signal.SIGKILL), worker.output()
+    assert "has it lost its end?" in worker.output()
+    worker.ready()
+    check_published(settings)
+    check_exact(settings, traffic.sent)
