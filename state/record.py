@@ -41,10 +41,11 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     ``next_offset`` is the source offset to read next, in the topic ``source_id`` (empty: unknown) of this epoch;
     ``published`` the lowest ``seq`` whose user's embedding may not be published yet; ``model_id``, ``embeddings_topic``
     and ``embeddings_id`` the output for which ``published`` holds (`state.walk`), or did before the ``walk`` under way
-    began; ``control_offset`` the control offset to read next. Every erasure below ``erasures_offset`` of the erasures
-    topic ``erasures_id`` is one whose events the source has passed. ``erasing``: users whose events below this ``seq``
-    are skipped, as workers wrote them before there was such a topic; ``leader_epoch`` that of the leader
-    that wrote the last source record (-1: unknown). The embeddings topic held all below ``embeddings_end``.
+    began; ``control_offset`` the offset to read next of the control topic ``control_id``. Every erasure below
+    ``erasures_offset`` of the erasures topic ``erasures_id`` is one whose events the source has passed. ``erasing``:
+    users whose events below this ``seq`` are skipped, as workers wrote them before there was such a topic;
+    ``leader_epoch`` that of the leader that wrote the last source record (-1: unknown). The embeddings topic held all
+    below ``embeddings_end``.
     """
 
     interest_space_id: str
@@ -65,6 +66,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     walk: Walk | None = None
     leader_epoch: int = -1
     embeddings_end: int = 0
+    control_id: str = ""
 
     @property
     def output(self) -> Output:

@@ -37,7 +37,7 @@ from stream.records.embedding_record import (
     headers_of,
     shared_headers,
 )
-from stream.settings import Kafka, Settings
+from stream.settings import Kafka, Settings, validated
 
 __all__ = [
     "Change",
@@ -116,7 +116,7 @@ class EmbeddingConsumer:
     `SpaceMixed`, at each start of a group that handled the first. ``users_max`` bounds the memory of what was seen
     (about 200 bytes each). What is no record of ours is skipped, counted in `n_foreign` and named in the log.
 
-    **Raises** `ConfigInvalid` when there is no such topic.
+    **Raises** `ConfigInvalid` for addresses that are none, and when there is no such topic.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class EmbeddingConsumer:
         space_id: str | None = None,
         users_max: int = 1_000_000,
     ) -> None:
-        self._kafka = Kafka(brokers=brokers) if isinstance(brokers, str) else brokers
+        self._kafka = validated({"kafka": {"brokers": brokers}}).kafka if isinstance(brokers, str) else brokers
         self._reading = _Changes(space_id, users_max)
         self._delivery: Delivery[Change] = Delivery(self._reading)
         self._group_id = group_id

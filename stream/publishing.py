@@ -18,7 +18,8 @@ class PublishingMetrics:
         )
         self.walks = Counter(
             "lurm_walks",
-            "Walks over everybody that began, one per partition, by what is another. topic: LurmEmbeddingsReplaced.",
+            "Walks over everybody that began, one per partition, by what is another or has lost its end. "
+            "topic: LurmEmbeddingsReplaced.",
             ["cause"],
             registry=registry,
         )

@@ -7,16 +7,15 @@ every embedding that it commits is compared with the full encode of the user's p
 import asyncio
 import gc
 import json
+import math
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from aiokafka.errors import ProducerFenced
 
 from lurm_model.bundle import Bundle
 from lurm_model.events import day_rows
@@ -24,25 +23,26 @@ from lurm_model.inference.incremental import IncrementalEncoder
 from state.history import resolve
 from state.options import StoreOptions, StoreResources
 from state.periods import MS_PER_DAY, format_scales
-from state.record import PartitionRecord, decode_record
-from state.rows import RECORD_KEY
+from state.record import Ledger, PartitionRecord
 from state.store import BagStore
 from state.walk import Output
-from stream.failpoints import passing
 from stream.kafka.source import Source
-from stream.kafka.watermark import Newest
 from stream.metrics import WorkerMetrics
 from stream.operations.bag_report import period_bags
 from stream.operations.comparison import relative_error
+from stream.partition.erased import continued
+from stream.partition.erasing import Asked
 from stream.partition.ownership import Ownership
-from stream.partition.partition import Names, Partition, Pipeline
+from stream.partition.partition import Partition, Pipeline
 from stream.partition.placement import Placement
 from stream.partition.reencode import Reencoder
 from stream.records import embedding_record
 from stream.records.embedding_record import EmbeddingWriter, Erased
+from stream.records.erasure import Answer, Marker, decode
 from stream.records.events import EventDecoder, Limits
 from stream.settings import Kafka
-from tests.plain import Bags, PlainEvent, bags
+from tests.plain import PlainEvent, bags
+from tests.pretended_topics import NAMES, Gate, Producer, Topics
 
 TOLERANCE = 1e-5
 # Not so long ago that a disk would be wiped, and behind every event.
@@ -50,9 +50,9 @@ NOW_MS = int(time.time() * 1000)
 # No event is in the future.
 LATER_MS = 4_000_000_000_000
 RESOURCES = StoreResources(StoreOptions(cache_bytes=1 << 20, memtable_bytes=8 << 20))
-NAMES = Names(*("events", "changelog", "dead-letters", "embeddings", "control", "erasures", "app"))
-
-CHANGELOG_ID = "changelog-id"
+CHANGELOG_ID, SOURCE_ID = "changelog-id", "source-id"
+# Walks and cycles have steps between which something else happens.
+BATCH_USERS = 1
 
 
 async def changelog_id() -> str:
@@ -60,109 +60,18 @@ async def changelog_id() -> str:
     return CHANGELOG_ID
 
 
-class Entry(NamedTuple):
-    """A committed record of the changelog."""
+class Model(NamedTuple):
+    """A bundle, and what encodes with it."""
 
-    offset: int
-    key: bytes
-    value: bytes | None
-
-
-@dataclass
-class Topics:
-    """What Kafka holds of the partition, and who may write to it."""
-
-    changelog: list[Entry] = field(default_factory=list)
-    changelog_end: int = 0
-    written: dict[str, list[Any]] = field(default_factory=lambda: {NAMES.dead_letters: [], NAMES.embeddings: []})
-    owner: object = None
-    on_embedding: Callable[[Any], None] = lambda _: None
-
-    def commit(self, outputs: Mapping[str, Sequence[Any]]) -> dict[str, int]:
-        """One transaction; the offset of the last record of each topic. Its end takes an offset too."""
-        last = {}
-        for topic, records in outputs.items():
-            if topic == NAMES.changelog:
-                self.changelog += [
-                    Entry(self.changelog_end + i, record.key, record.value) for i, record in enumerate(records)
-                ]
-                last[topic] = self.changelog_end + len(records) - 1
-                self.changelog_end += len(records) + 1
-            elif records:
-                self.written.setdefault(topic, []).extend(records)
-                last[topic] = len(self.written[topic]) - 1
-        for record in outputs.get(NAMES.embeddings, ()):
-            self.on_embedding(record)
-        return last
-
-    def replayable(self, applied: int, *, compacted: bool) -> list[Entry]:
-        """What a disk lacks: everything, or what compaction leaves, which is the newest record of each key."""
-        newest = {entry.key: entry.offset for entry in self.changelog}
-        return [
-            entry
-            for entry in self.changelog
-            if entry.offset > applied and (not compacted or newest[entry.key] == entry.offset)
-        ]
-
-    @property
-    def newest_record(self) -> Newest | None:
-        """As `stream.kafka.watermark` finds it."""
-        for entry in reversed(self.changelog):
-            if entry.key == RECORD_KEY:
-                return Newest(decode_record(entry.value or b""), entry.offset, self.changelog_end)
-        return None
-
-
-@dataclass
-class Gate:
-    """Where a transaction waits before it is sent."""
-
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class Producer:
-    """What `Partition` asks of a transactional producer."""
-
-    partition, id, in_flight, n_done, dead, idle_s = 0, "app-0", False, 0, False, 0.0
-
-    def __init__(self, topics: Topics, owner: object, gates: "dict[str, Gate]") -> None:
-        self._topics, self._owner, self._gates = topics, owner, gates
-
-    async def end_hanging(self, topics: Sequence[str], *, commit: bool) -> None:
-        """None is ever left open."""
-
-    async def transact(
-        self, cause: str, outputs: Mapping[str, Sequence[Any]], timestamp_ms: int, source: object = None
-    ) -> dict[str, int]:
-        """As `TransactionalProducer.transact`; waits at the gate of its cause, if there is one."""
-        del timestamp_ms
-        topics = self._topics
-        if cause in self._gates:
-            self._gates[cause].reached.set()
-            await self._gates[cause].opened.wait()
-        passing(f"{cause}.sent")
-        if source is not None:
-            passing(f"{cause}.offset_sent")
-        if topics.owner is not self._owner:
-            raise ProducerFenced
-        last = topics.commit(outputs)
-        passing(f"{cause}.committed")
-        return last
-
-    def begin_topic(self, topic: str, after: int = -1) -> None:
-        """Nothing is known of what was written."""
-
-    async def stop(self) -> None:
-        """Nothing is connected."""
+    bundle: Bundle
+    encoder: IncrementalEncoder
 
 
 class Disk:
     """A worker: its disk, and its process while it runs."""
 
-    def __init__(self, path: Path, topics: Topics, bundle: Bundle, encoder: IncrementalEncoder) -> None:
-        self.path, self.topics = path, topics
-        self._bundle, self._encoder = bundle, encoder
+    def __init__(self, path: Path, topics: Topics, model: Model) -> None:
+        self.path, self.topics, self.model = path, topics, model
         self._ownership: Ownership | None = None
         self._reencoder: Reencoder | None = None
         self._encode: asyncio.Task[object] | None = None
@@ -194,8 +103,9 @@ class Disk:
         """A process without the partition."""
         self._ownership = Ownership(self.path, RESOURCES, Kafka(brokers="nobody:1"), self._pipeline(), changelog_id)
         self._ownership._allowed = {0}
-        writer = EmbeddingWriter(self._bundle.model_id, self._bundle.space_id, "float32")
-        self._reencoder = Reencoder(self._ownership, self._encoder, writer, 0.0, 4096)
+        bundle = self.model.bundle
+        writer = EmbeddingWriter(bundle.model_id, bundle.space_id, "float32")
+        self._reencoder = Reencoder(self._ownership, self.model.encoder, writer, 0.0, BATCH_USERS)
         opened = BagStore.open_fresh(self.path / "partition-0", RESOURCES, time.time())
         self._ownership._stores[0] = self._ownership._continued(opened, CHANGELOG_ID, self.topics.newest_record)
 
@@ -217,7 +127,11 @@ class Disk:
         shared = self.ownership.shared
         partition = Partition(self.store, *producers, shared)
         self.ownership.partitions[0] = partition
-        await partition.activate(await shared.source(), await shared.output(), 0, lambda: True)
+        source = await shared.source()
+        partition.erased = continued(source, self.store.record, 0)
+        erasures = self.topics.erasures_since(partition.erased.next_offset)
+        partition.erased.learn(erasures, partition.record.next_offset, self.topics.source_end)
+        await partition.activate(source, await shared.output(), 0, lambda: True)
         self.ownership.recovered = True
 
     async def give_up(self) -> None:
@@ -263,6 +177,28 @@ class Disk:
             await self.end_encode()
             assert len(self.store.marks) < n_dirty, "who was encoded is still marked"
 
+    async def walk_on(self, *, noted: bool) -> None:
+        """A batch of the walk that is under way, if one is; the record says so at once, or only later."""
+        assert self._reencoder is not None
+        await self.end_encode()
+        self.partition._noted_at_s = -math.inf if noted else math.inf
+        await self._reencoder._sweep_until(self.partition, -math.inf)
+
+    async def look_at_output(self) -> None:
+        """Where embeddings go now; an encode in flight is ended before a walk begins."""
+        looking = asyncio.create_task(self.partition.aim(await self.ownership.shared.output(), lambda: True))
+        await self.end_encode()
+        await looking
+
+    async def erase_asked(self) -> None:
+        """Do what the control topic asks for, behind an encode in flight."""
+        asked = [Asked(*each) for each in self.topics.asked_since(self.partition.record.control_offset)]
+        erasing = asyncio.create_task(self.partition.erase(asked, lambda: True))
+        try:
+            await self.end_encode()
+        finally:
+            await erasing
+
     async def kill(self) -> None:
         """The process is gone, wherever it was."""
         if self._encode is not None:
@@ -280,13 +216,13 @@ class Disk:
         gc.collect()
 
     def _pipeline(self) -> Pipeline:
-        bundle = self._bundle
+        bundle = self.model.bundle
 
         async def source() -> Source:
-            return Source("events", "id", 0)
+            return Source("events", SOURCE_ID, 0, "erasures-id")
 
         async def output() -> Output:
-            return Output(bundle.model_id, NAMES.embeddings, "id")
+            return Output(bundle.model_id, NAMES.embeddings, self.topics.embeddings_id)
 
         async def first_offsets() -> dict[int, int]:
             return {0: 0}
@@ -309,12 +245,15 @@ class Disk:
 class OnePartition:
     """The topics of one partition, the plain events in them, and the disks of its workers; the first owns it."""
 
-    def __init__(self, folder: Path, bundle: Bundle, encoder: IncrementalEncoder, n_disks: int = 2) -> None:
-        self.topics = Topics(on_embedding=self._check)
+    def __init__(self, folder: Path, models: Sequence[Model], n_disks: int = 2) -> None:
+        self.topics = Topics(on_embedding=self._check, on_answer=self._note_erased)
         self.events: list[PlainEvent] = []
         self.n_checked = 0
-        self._scales, self._encoder = bundle.scales, encoder
-        self.disks = [Disk(folder / str(i), self.topics, bundle, encoder) for i in range(n_disks)]
+        self._models = {model.bundle.model_id: model for model in models}
+        self._asked: dict[str, Marker] = {}
+        self._erased_below: dict[bytes, int] = {}
+        self._scales = models[0].bundle.scales
+        self.disks = [Disk(folder / str(i), self.topics, models[0]) for i in range(n_disks)]
         self.owner = self.disks[0]
         self.loop = asyncio.new_event_loop()
         self.owner.start()
@@ -326,6 +265,15 @@ class OnePartition:
     def send(self, *events: PlainEvent) -> None:
         """Put events into the source topic; they are read with the next `apply`."""
         self.events += events
+        self.topics.source_end = len(self.events)
+
+    def ask_to_erase(self, user: bytes) -> None:
+        """As `lurm erase` does: everything of the user that stands in the source by now."""
+        marker = Marker(
+            f"{len(self._asked):032x}", user.decode(), len(self.events), user in self.topics.shown, NOW_MS, SOURCE_ID
+        )
+        self._asked[marker.id] = marker
+        self.topics.ask(marker)
 
     def apply(self, *events: PlainEvent) -> None:
         """One batch of all that is not applied yet, and these."""
@@ -339,9 +287,17 @@ class OnePartition:
         return {event.ts_ms // MS_PER_DAY for event in self.of(user)}
 
     def of(self, user: bytes, upto: int | None = None) -> list[PlainEvent]:
-        """What a user did, up to a ``seq``."""
+        """What a user did since the last erasure, up to a ``seq``."""
         upto = len(self.events) if upto is None else upto + 1
-        return [event for event in self.events[:upto] if event.user == user]
+        return [event for event in self.events[self._erased_below.get(user, 0) : upto] if event.user == user]
+
+    def _note_erased(self, record: Any) -> None:
+        answer = decode(record.value)
+        if isinstance(answer, Answer):
+            marker = self._asked[answer.id]
+            below = max(marker.end_offset, self.owner.partition.record.next_offset)
+            assert answer.erased_below == below, (answer, marker)
+            self._erased_below[marker.user.encode()] = below
 
     def _check(self, record: Any) -> None:
         found = embedding_record.decode(
@@ -351,17 +307,18 @@ class OnePartition:
             return
         counted = self.of(record.key, found.seq)
         assert counted, f"an erased user is published: {found}"
-        error = relative_error(found.vectors.astype(np.float64), self.full(counted))
+        encoder = self._models[found.model_id].encoder
+        error = relative_error(found.vectors.astype(np.float64), self.full(counted, encoder))
         assert error < TOLERANCE, f"user={found.user_id} seq={found.seq} error={error}"
         self.n_checked += 1
 
-    def full(self, events: Sequence[PlainEvent]) -> Any:
+    def full(self, events: Sequence[PlainEvent], encoder: IncrementalEncoder) -> Any:
         """The vectors of one user's events, by the full encode: float64[M, H]."""
         ts_ms, interest, weight = (
             np.array(column, np.int64) for column in zip(*[e[2:3] + e[1:2] + e[3:] for e in events], strict=True)
         )
         rows = day_rows(np.zeros(len(events), np.int64), ts_ms, interest, weight)
-        return self._encoder.encode(resolve(rows, self._scales, 1), 1)[0].astype(np.float64)
+        return encoder.encode(resolve(rows, self._scales, 1), 1)[0].astype(np.float64)
 
     def check_counts(self, disk: Disk) -> None:
         """The bags in a disk's store are those of the events, each counted once."""
@@ -370,25 +327,29 @@ class OnePartition:
             (bag.user_id.encode(), bag.scale, bag.period): bag.interests
             for bag in period_bags(users, rows, self._scales)
         }
-        expected = self.plain_bags
+        known = {event.user for event in self.events}
+        expected = bags([event for user in known for event in self.of(user)], self._scales)
+        ledger = disk.store.record.ledger if disk.store.record is not None else Ledger()
+        assert ledger.balanced, ledger
+        assert ledger.received == len(self.events), ledger
         assert found == expected, {
             k: (found.get(k), expected.get(k)) for k in {*found, *expected} if found.get(k) != expected.get(k)
         }
 
-    @property
-    def plain_bags(self) -> Bags:
-        known = {event.user for event in self.events}
-        return bags([event for user in known for event in self.of(user)], self._scales)
-
     def check_published(self) -> None:
-        """Everybody's newest embedding is of the newest event; that it is right was checked when it was committed."""
-        newest: dict[bytes, int | None] = {}
-        for record in self.topics.written[NAMES.embeddings]:
-            headers = dict(record.headers or ())
-            newest[record.key] = None if record.value is None else int(headers["seq"])
-        shown = {user: seq for user, seq in newest.items() if seq is not None}
-        expected = {event.user: seq for seq, event in enumerate(self.events)}
-        assert shown == expected, (shown, expected)
+        """Everybody's newest embedding is of the newest event and the owner's model, and nobody's else is there.
+
+        That each is right was checked when it was committed.
+        """
+        shown = {user: dict(record.headers) for user, record in self.topics.shown.items()}
+        found = {user: (int(said["seq"]), said["model_id"].decode()) for user, said in shown.items()}
+        model_id = self.owner.model.bundle.model_id
+        expected = {
+            event.user: (seq, model_id)
+            for seq, event in enumerate(self.events)
+            if seq >= self._erased_below.get(event.user, 0)
+        }
+        assert found == expected, (found, expected)
 
     def close(self) -> None:
         for disk in self.disks:

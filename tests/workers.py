@@ -8,7 +8,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -186,11 +186,15 @@ def stopped_after(worker: WorkerProcess, traffic: Traffic) -> None:
     assert worker.terminate() == 0, worker.output()
 
 
-def recreate(settings: Settings, topic: str) -> None:
-    """Delete a topic and make it again, empty."""
+def recreate(settings: Settings, topic: str, configs: Mapping[str, str] | None = None) -> None:
+    """Delete a topic and make it again, empty, as planned or with these settings of the broker's."""
+    wanted = {"num_partitions": settings.topics.partitions, "replication_factor": 1, "configs": dict(configs or {})}
     with closing(KafkaAdminClient(**client_arguments(settings.kafka))) as admin:
         admin.delete_topics([topic])
         wait_until(lambda: topic not in admin.list_topics())
+        if configs is not None:
+            wait_until(lambda: admin.create_topics({topic: wanted}, raise_errors=False)["topics"][0]["error_code"] == 0)
+            return
     wait_until(lambda: topic in create_missing(settings))
 
 

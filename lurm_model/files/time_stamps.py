@@ -1,7 +1,7 @@
 """Time stamps as files have them: whole numbers of seconds or milliseconds, ISO 8601 texts, or Parquet's own types."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ ISO = rf"^{_DATE}([T ]{_TIME}{_ZONE}?)?$"
 _AFTER_SHORT_MONTHS = pa.array([3, 5, 7, 10, 12])
 # What Python's parser does not know of the C library's patterns.
 _SHORT_FOR = {"%F": "%Y-%m-%d", "%D": "%m/%d/%y", "%T": "%H:%M:%S", "%R": "%H:%M", "%e": "%d", "%h": "%b"}
+_SOME_DAY = datetime(2021, 8, 17, 13, 47, 59, tzinfo=UTC)
 _HINT = "--time-unit s, ms, us, ns, iso or a pattern such as %Y%m%d names the file's unit"
 
 
@@ -128,6 +129,8 @@ class TimeStamps:
         except pa.ArrowInvalid as error:
             refuse(self._path, rows[0], f"--time-unit {self._unit} is no pattern of a time: {one_line(error)}")
         check(self._path, found.is_valid(), rows, f"ts is not written as --time-unit {self._unit} says", ts=column)
+        if not _says_when(self._unit):
+            refuse(self._path, rows[0], f"--time-unit {self._unit} is no pattern of a date with its year", ts=column[0])
         self._refuse_moved_days(found, column, rows)
         return self._dates(found, rows, column)
 
@@ -187,6 +190,14 @@ class TimeStamps:
     def _misfit(self) -> str:
         what = "no ISO 8601 text" if self._unit == "iso" else f"no date in {_NAMES[self._unit]}"
         return f"ts is {what}" + (f", as the file's first is, {_HINT}" if self._is_told else "")
+
+
+@lru_cache
+def _says_when(pattern: str) -> bool:
+    """Whether a time that is written by this pattern is read as that year's; a week's year, %G, is left out."""
+    text = _SOME_DAY.strftime(pattern)
+    found = pc.strptime(pa.array([text]), format=pattern, unit="s", error_is_null=True)[0].as_py()
+    return found is None or found.year == _SOME_DAY.year
 
 
 @lru_cache

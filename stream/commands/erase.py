@@ -26,7 +26,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("users", nargs=-1, metavar="USER...")
+@click.argument("users", nargs=-1, metavar="[USER]...")
 @click.option(
     "--file",
     "files",

@@ -44,9 +44,7 @@ COMPACTION_LAG_MS = 7 * 86_400_000
 # What embeddings and control topics take where we make them, as Kafka's own default; a marker names a user, no more.
 _SMALL_BYTES, _CONTROL_BYTES = 1 << 20, 16 << 10
 _READ = frozenset({"Read"})
-_MESSAGE_BYTES = "max.message.bytes"
-_TOMBSTONES = "delete.retention.ms"
-_ERASURES = "topics.erasures"
+_MESSAGE_BYTES, _TOMBSTONES, _ERASURES = "max.message.bytes", "delete.retention.ms", "topics.erasures"
 _EXISTS = 36
 _WRONG_REQUEST = {17, 37, 38, 40, 44}  # topic name, partitions, replication factor, config, policy
 _READY_MS = 30_000
@@ -179,9 +177,17 @@ def ensure(settings: Settings, n_interests: int = 0) -> None:
         _create(client, settings, others)
         problems = _problems(client, settings, (events, *others))
         _refuse_forbidden(client, (events, *others))
-    for problem in problems:
-        if not problem.fatal:
-            logger.warning("%s", problem)
+    _refuse(problems)
+
+
+def refuse_wrong(settings: Settings, topic: str) -> None:
+    """**Raises** `ConfigInvalid` when no worker can start on what this topic is now."""
+    _refuse([problem for problem in check(settings) if problem.topic == topic])
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    for problem in (each for each in problems if not each.fatal):
+        logger.warning("%s", problem)
     if fatal := [problem for problem in problems if problem.fatal]:
         more = f" (and {len(fatal) - 1} more: `lurm topics check`)" if len(fatal) > 1 else ""
         raise ConfigInvalid(f"{fatal[0]}{more}")

@@ -70,6 +70,12 @@ class ErasedUsers:
             self._ends[digest] = end
             self._last_end = max(self._last_end, end)
 
+    def follow(self, topic_id: str) -> None:
+        """Read another topic of the name from its beginning; what the former said holds on here."""
+        if "" not in (topic_id, self.topic_id) and topic_id != self.topic_id:
+            self.next_offset = 0
+        self.topic_id = topic_id or self.topic_id
+
     def still_counted(self, records: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
         """The source records that no erasure skips, acceptable events or not: the key says whose they are."""
         if not records or not self._ends or records[0].offset >= self._last_end:

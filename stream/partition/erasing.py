@@ -4,6 +4,7 @@ Markers are taken together, as many as a transaction holds well, so that a hundr
 and a batch of events waits for none of it long.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,11 +15,29 @@ from state.view import Held
 from stream.records.erasure import Answer, Checked, Erasure, Marker, digest_of, encode, encode_erasure, erasure_key
 from stream.records.outgoing import Outgoing
 
+logger = logging.getLogger("lurm")
+
 # Their embeddings' tombstones are one batch of a transaction, whose offsets follow each other.
 _USERS_MAX: Final = 256
 # As many rows as are deleted at once, and those of one more user.
 _ROWS_MAX: Final = 20_000
 NOTHING: Final = Held([], 0)
+
+
+class ControlPlace:
+    """Which control topic is read for a partition."""
+
+    def __init__(self) -> None:
+        self.topic_id = ""
+
+    def follow(self, record: PartitionRecord, topic_id: str) -> int:
+        """Where to read on in the topic of this id: one that was made anew is read from its beginning."""
+        known = record.control_id
+        self.topic_id = topic_id or known
+        if "" in (topic_id, known) or topic_id == known:
+            return record.control_offset
+        logger.warning("the control topic is another one, and is read from its beginning: id=%s", topic_id)
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,17 @@ from state.record import Ledger, PartitionRecord, encode_record
 from state.rollup import roll_up
 from state.rows import RECORD_KEY, Write, seq_of
 from state.store import BagStore, Changes
-from state.walk import Output, Walk
+from state.walk import Output
 from stream.failpoints import passing
 from stream.kafka.clock import Clock
 from stream.kafka.source import Source
 from stream.kafka.transactions import SourceOffset, TopicWentBack, Writer
 from stream.metrics import WorkerMetrics
 from stream.partition.erased import ErasedUsers
-from stream.partition.erasing import Asked, Deed, Doomed, checked, doom, erased_end
+from stream.partition.erasing import Asked, ControlPlace, Deed, Doomed, checked, doom, erased_end
 from stream.partition.ingest import interests_of, update_rows
 from stream.partition.placement import Placement
+from stream.partition.publication import Ended, Publication
 from stream.records.arrival import UNKNOWN, Arrival
 from stream.records.dead_letters import Place, dead_letters
 from stream.records.events import MS_OF_2000, EventBatch, EventDecoder, SourceRecord
@@ -89,12 +90,11 @@ class Partition:
         self.store = store
         self.producers = (changelog, embeddings)
         self.encoding = asyncio.Lock()
-        self.walk: Walk | None = None
         self.erased = ErasedUsers("")
         self.newest_applied_ms = 0
         self.began_epoch = False
-        self._output: Output | None = None
-        self._shown_end = 0
+        self.publication = Publication(embeddings, shared.names.embeddings, shared.metrics)
+        self.control = ControlPlace()
         self._shared = shared
         self._empty = shared.empty_record
         self._changelog, self._embeddings = changelog, embeddings
@@ -121,16 +121,15 @@ class Partition:
             if not is_current():
                 return
             self.store.marks.sort()
-            self._shown_end = max(self._shown_end, self.record.embeddings_end)
             self._changelog.begin_topic(self.names.changelog, self.store.changelog_offset)
-            self._embeddings.begin_topic(self.names.embeddings, self._shown_end - 1)
+            self.publication.begin(self.record)
             self.record.refuse_other(self._empty.interest_space_id, self._empty.scales)
             for user, end in self.record.still_erasing().items():
                 self.erased.erase(user.encode(), end, self.record.next_offset)
             after = source.continued(self.record, self.number, kept)
             if source.begins(self.store.record) and not source.is_same(self.record):
                 after = msgspec.structs.replace(after, next_offset=first_offset)
-            begins_walk = self._aim(output)
+            begins_walk = self.publication.aim(self.store.record, output)
             if self.store.record is None:
                 self._empty = after
                 return
@@ -138,32 +137,17 @@ class Partition:
                 self.began_epoch = after.epoch > self.record.epoch
                 await self._begin(after)
 
-    async def aim(self, output: Output, is_owned: Callable[[], bool]) -> None:
-        """Embeddings go here from now on: where that is another output, begin a walk before the next is published."""
-        async with self.encoding, self._order:
-            if is_owned() and self._aim(output):
-                await self._commit_and_apply("note", [])
+    async def aim(self, output: Output, is_owned: Callable[[], bool], ended: Ended | None = None) -> None:
+        """Embeddings go here from now on: where that is another output, begin a walk before the next is published.
 
-    def _aim(self, output: Output) -> bool:
-        """Whether a walk begins, which must be written down before it publishes anything.
-
-        One that is under way goes on, also through rebalances that leave the partition here.
+        So where it ``ended`` before what it had taken.
         """
-        known = self.record if self._output is None else self.record.publishing(self._output, self.walk)
-        walk = None if self.store.record is None else known.walk_to(output)
-        self._output, self.walk = output, walk
-        before = known.output if known.walk is None else known.walk.to
-        if walk is None or (known.walk is not None and before.fits(walk.to)):
-            return False
-        cause = "topic" if before.model_id == output.model_id else "model"
-        self._shared.metrics.publishing.walks.labels(cause).inc()
-        self._shown_end = 0
-        self._embeddings.begin_topic(output.topic)
-        logger.info(
-            "another %s: everybody is published again: partition=%d %s before: %s%s",
-            cause, self.number, output, before, " (not everybody yet)" if known.walk else "",
-        )  # fmt: skip
-        return True
+        async with self.encoding, self._order:
+            publication = self.publication
+            if is_owned() and (
+                publication.aim(self.store.record, output) or (ended is not None and publication.loses(ended))
+            ):
+                await self._commit_and_apply("note", [])
 
     async def _begin(self, begun: PartitionRecord) -> None:
         """Write down what is read and where embeddings go, before an event is counted or an embedding published."""
@@ -296,7 +280,7 @@ class Partition:
         control_offset = asked[len(doomed) - 1].next_offset
         control = SourceOffset(names.control, self.number, control_offset, names.group)
         rows = [(key, None) for each in doomed for key in each.rows]
-        after = self._next_record(control_offset=control_offset)
+        after = self._next_record(control_offset=control_offset, control_id=self.control.topic_id)
         offset = await self._commit("erase", rows, after, others, control)
         self.store.apply(Changes(rows, after, offset, erased=[each.user for each in doomed]))
         passing("erase.applied")
@@ -326,16 +310,13 @@ class Partition:
 
         A topic that has gone back has lost what was published: before the process ends, a walk over everybody begins.
         """
-        topic = self._shared.names.embeddings
         try:
-            last = (await self._embeddings.transact(cause, {topic: records}, self._shared.now_ms()))[topic]
+            return await self.publication.write(cause, records, self._shared.now_ms())
         except TopicWentBack:
             async with turn:
-                self.walk, self._shown_end = Walk(self._output or Output()), 0
+                self.publication.begin_again()
                 await self._commit_and_apply("note", [])
             raise
-        self._shown_end = last + 1
-        return last
 
     async def idle(self) -> None:
         """Wait until no transaction of this partition is in flight."""
@@ -364,9 +345,8 @@ class Partition:
     def _next_record(self, **changes: object) -> PartitionRecord:
         record, oldest = self.record, self.store.marks.oldest
         published = seq_of(record.epoch, record.next_offset) if oldest is None else oldest.first_seq
-        changes |= {"published": published, "embeddings_end": self._shown_end, **self.erased.noted()}
-        after = msgspec.structs.replace(record, **changes).without_passed()
-        return after if self._output is None else after.publishing(self._output, self.walk)
+        changes |= {"published": published, "embeddings_end": self.publication.shown_end, **self.erased.noted()}
+        return self.publication.noted(msgspec.structs.replace(record, **changes).without_passed())
 
     async def _commit_and_apply(self, cause: str, rows: Sequence[Write], uncached: Sequence[bytes] = ()) -> None:
         after = self._next_record()

@@ -171,7 +171,7 @@ class Reencoder:
             async with partition.encoding:
                 if not self._may_encode(partition):
                     return
-                walk = partition.walk
+                walk = partition.publication.walk
                 if walk is not None:
                     await self._sweep(partition, walk)
                 await partition.note_published()
@@ -182,9 +182,9 @@ class Reencoder:
         users = partition.store.users_after(walk.after, self._batch_users)
         if not users:
             logger.info("everybody was published again: partition=%d", partition.number)
-            partition.walk = None
+            partition.publication.walk = None
         elif await self._encode_and_publish(partition, users):
-            partition.walk = walk.past(users[-1])
+            partition.publication.walk = walk.past(users[-1])
             self._ownership.shared.metrics.publishing.walked.inc(len(users))
 
     async def _encode(self, partition: Partition, users: Sequence[bytes], taken: Mapping[bytes, Mark]) -> EncodedUsers:

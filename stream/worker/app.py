@@ -68,7 +68,7 @@ class Worker:
         self._describe(bundle, encoder.device)
         encode = settings.encode
         self._reencoder = Reencoder(self.ownership, encoder, writer, encode.interval_s, encode.batch_users)
-        self._control = ControlReader(self.ownership, settings.kafka)
+        self._control = ControlReader(self.ownership, settings)
         self._output_watch = OutputWatch(self.ownership, settings, bundle.model_id)
         self._n_batches = 0
         self._heartbeat = 0

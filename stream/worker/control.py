@@ -5,36 +5,43 @@ record of ours, or is larger than one, is counted and left; an end behind the so
 
 A consumer of our own beside Faust's, by assignment and without a group: what it reads follows what is owned, whichever
 topics the group's other members know, and a control topic in trouble stops no event. Where reading resumes is what
-the partition record says.
+the partition record says, unless the topic was made anew: what was fetched counts only of the topic it was fetched for.
 """
 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from stream.errors import LurmError
 from stream.kafka.connection import aiokafka_arguments, fetch_or_wait
+from stream.kafka.topics import topic_ids
 from stream.partition.erasing import Asked
 from stream.partition.ownership import Ownership
 from stream.partition.partition import Partition
 from stream.records.erasure import Marker, decode
-from stream.settings import Kafka
+from stream.settings import Settings
 
 logger = logging.getLogger("lurm")
 
-_PAUSE_S = 0.5
+_PAUSE_S: Final = 0.5
+# A broker is asked again anyway, and its thread must not hold up the worker's end.
+_DEADLINE_S: Final = 5.0
+_GONE_PAUSE_S: Final = 5.0
 
 
 class ControlReader:
     """Follows the ownership of one worker."""
 
-    def __init__(self, ownership: Ownership, kafka: Kafka) -> None:
+    def __init__(self, ownership: Ownership, settings: Settings) -> None:
         self._ownership = ownership
-        self._kafka = kafka
+        self._kafka = settings.kafka
+        seconds = {"start_deadline_s": min(_DEADLINE_S, settings.kafka.start_deadline_s)}
+        self._impatient = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=seconds)})
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -52,12 +59,19 @@ class ControlReader:
 
         With a consumer of its own: aiokafka's ``stop`` never returns when it comes right after another assignment.
         """
+        names = self._ownership.shared.names
+        ids = await self._ids()
+        if gone := {names.control, names.erasures} - set(ids):
+            logger.warning("erasures cannot be read, there is no such topic: %s", ",".join(sorted(gone)))
+            await asyncio.sleep(_GONE_PAUSE_S)
+            return
         consumer = await self._connect()
         try:
-            names = self._ownership.shared.names
             places: dict[TopicPartition, int] = {}
             for number, partition in owned.items():
-                places[TopicPartition(names.control, number)] = partition.record.control_offset
+                offset = partition.control.follow(partition.record, ids[names.control])
+                places[TopicPartition(names.control, number)] = offset
+                partition.erased.follow(ids[names.erasures])
                 places[TopicPartition(names.erasures, number)] = partition.erased.next_offset
             sources = [TopicPartition(names.events, number) for number in owned]
             consumer.assign([*places, *sources])
@@ -66,10 +80,21 @@ class ControlReader:
             for tp, offset in places.items():
                 consumer.seek(tp, offset)
             while self._owned() == owned:
-                if not await self._take(owned, consumer, await fetch_or_wait(consumer, "erasures")):
+                found = await fetch_or_wait(consumer, "erasures")
+                if found and not (await self._ids() == ids and await self._take(owned, consumer, found)):
                     return
         finally:
             await consumer.stop()
+
+    async def _ids(self) -> Mapping[str, str]:
+        """The ids of the topics that there are."""
+        names = self._ownership.shared.names
+        while True:
+            try:
+                return await asyncio.to_thread(topic_ids, self._impatient, (names.control, names.erasures))
+            except LurmError as error:
+                logger.warning("the topics of erasures cannot be looked at now: %s", error)
+                await asyncio.sleep(_PAUSE_S)
 
     async def _take(self, owned: Mapping[int, Partition], consumer: Any, found: Mapping[Any, Sequence[Any]]) -> bool:
         """Do what was fetched says; False when all must be read again, perhaps by whoever owns it then."""

@@ -124,7 +124,7 @@ class Observer:
         metrics.clock_behind_s.set(self._ownership.shared.clock.behind_ms / 1000)
         metrics.dirty.set(sum(len(partition.store.marks) for partition in partitions))
         metrics.dirty_bytes.set(sum(store.marks.n_bytes for store in self._ownership.stores.values()))
-        metrics.publishing.walking.set(sum(partition.walk is not None for partition in partitions))
+        metrics.publishing.walking.set(sum(partition.publication.walk is not None for partition in partitions))
         oldest = [abs(mark.first_ms) for partition in partitions if (mark := partition.store.marks.oldest) is not None]
         metrics.oldest_mark_s.set(max(0.0, now_s - min(oldest) / 1000) if oldest else 0.0)
         sizes = [store.sizes() for store in self._ownership.stores.values()]

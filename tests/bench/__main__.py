@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tests.bench import ablation, attributes, clustering, disk, encode, freshness, ingest, restore, robustness
+from tests.bench import ablation, against, attributes, clustering, disk, encode, freshness, ingest, restore, robustness
 from tests.bench.machine import describe
 from tests.brokers import kafka_home
 
@@ -25,7 +25,7 @@ BENCHMARKS = {
 
 def main() -> int:
     """Run and print; 1 when something asked for cannot run here."""
-    for name, main_of in (("ablation", ablation.main), ("robustness", robustness.main)):
+    for name, main_of in (("ablation", ablation.main), ("against", against.main), ("robustness", robustness.main)):
         if sys.argv[1:2] == [name]:
             return main_of(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)

@@ -10,7 +10,7 @@ PROMETHEUS = "Prometheus is not installed: `apt-get install prometheus` (for `pr
 CHROMIUM = "Chromium is not installed: `apt-get install chromium`"
 
 TOOLS = Path(__file__).parents[2] / "build" / "deploy-tools" / "bin"
-MAKE_TOOLS = "helm and the linters of deploy/ are not installed: `make deploy-tools`"
+MAKE_TOOLS = "helm, the linters of deploy/ and kafkajs are not installed: `make deploy-tools`"
 
 
 @pytest.fixture(scope="session")

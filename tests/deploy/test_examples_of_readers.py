@@ -1,7 +1,6 @@
 """The readers of deploy/examples, run as a user would on real Kafka: all that is left, and nobody who was erased."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from stream.kafka.topics import create_missing
 from stream.settings import Settings
 from tests.brokers import MakeSettings, kafka_home
-from tests.deploy.conftest import TOOLS
+from tests.deploy.conftest import MAKE_TOOLS, TOOLS, require
 from tests.readers import ROOT, Published
 from tests.workers import wait_until
 
@@ -20,16 +19,15 @@ KAFKAJS = TOOLS.parent / "node_modules" / "kafkajs"
 
 
 def java() -> tuple[list[str], Mapping[str, str]]:
-    if not shutil.which("javac"):
-        pytest.skip("no Java compiler is installed: `apt-get install openjdk-17-jdk-headless`")
+    require("no Java compiler is installed: `apt-get install openjdk-17-jdk-headless`", "javac")
     return ["java", "-cp", f"{kafka_home()}/libs/*", str(EXAMPLES / "Reader.java")], {}
 
 
 def node() -> tuple[list[str], Mapping[str, str]]:
-    if not shutil.which("node"):
-        pytest.skip("Node is not installed: `apt-get install nodejs npm`")
+    require("Node is not installed: `apt-get install nodejs npm`", "node")
     if not KAFKAJS.exists():
-        pytest.skip("kafkajs is not installed: `make deploy-tools`")
+        assert not os.environ.get("CI"), MAKE_TOOLS
+        pytest.skip(MAKE_TOOLS)
     return ["node", str(EXAMPLES / "reader.js")], {"NODE_PATH": str(KAFKAJS.parent)}
 
 

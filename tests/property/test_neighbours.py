@@ -18,7 +18,8 @@ from state.record import Ledger
 from state.rows import RECORD_KEY
 from stream.records.events import EventDecoder, Limits
 from stream.testing.bundle import FIRST_DAY
-from tests.one_partition import NAMES, OnePartition
+from tests.one_partition import Model, OnePartition
+from tests.pretended_topics import NAMES
 from tests.property.test_hostile_bytes import events as hostile
 from tests.property.test_hostile_bytes import spoilt
 from tests.workers import bundle_with_kinds
@@ -73,7 +74,7 @@ def what_becomes_of(given_records: Given, ends: Sequence[int]) -> tuple[dict, li
         for i, (key, value) in enumerate(given_records)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        made = OnePartition(Path(folder), BUNDLE, ENCODER, n_disks=1)
+        made = OnePartition(Path(folder), [Model(BUNDLE, ENCODER)], n_disks=1)
         for start, end in itertools.pairwise([0, *sorted(ends), len(sources)]):
             made.run(made.owner.partition.apply(sources[start:end], end))
         rows = {entry.key: entry.value for entry in made.topics.changelog if entry.key != RECORD_KEY}

@@ -1,7 +1,9 @@
-"""Whatever order events, encodes, roll-ups, crashes and owners come in, each embedding is right when it is published.
+"""Whatever order things come in, each embedding is right when it is published: events, also late ones, encodes,
+roll-ups, crashes, owners, models, erasures, disks that are lost or return, embeddings topics that are made anew.
 
 Every embedding is compared with the full encode of the user's plain events up to its ``seq`` the moment it is committed
-(`tests.one_partition`); at the end of a history everybody's newest is published, and every disk counts each event once.
+(`tests.one_partition`); at the end of a history everybody's newest is published, of the newest model, nobody's who was
+erased, and every disk counts each event once.
 """
 
 import gc
@@ -12,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pytest
 from aiokafka.errors import ProducerFenced
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -22,24 +25,25 @@ from lurm_model.inference.incremental import IncrementalEncoder
 from stream import failpoints
 from stream.failpoints import STEPS
 from stream.testing.bundle import FIRST_DAY, N_INTERESTS, tiny_bundle
-from tests.one_partition import Disk, OnePartition, on_day
+from tests.one_partition import Disk, Model, OnePartition, on_day
 from tests.plain import PlainEvent
 
 
-def bundle(scales: str) -> Bundle:
+def model(scales: str, seed: int) -> Model:
     """Of weights so small that a recurrence of many periods does not make much of rounding."""
-    tiny = tiny_bundle(scales=scales)
+    tiny = tiny_bundle(model_seed=seed, scales=scales)
     weights = {name: np.float32(0.5) * each for name, each in tiny.weights.items()}
-    return Bundle.build(tiny.config, tiny.codebook, weights, {}, {})
+    bundle = Bundle.build(tiny.config, tiny.codebook, weights, {}, {})
+    return Model(bundle, IncrementalEncoder(bundle, "cpu"))
 
 
-BUNDLES = {scales: bundle(scales) for scales in ("day,month", "day", "day,week,year")}
-ENCODERS = {scales: IncrementalEncoder(bundle, "cpu") for scales, bundle in BUNDLES.items()}
+MODELS = {scales: [model(scales, seed) for seed in range(2)] for scales in ("day,month", "day", "day,week,year")}
 # Each crash collects what is held of a database: not all of torch again.
 gc.freeze()
 USERS = [b"ann", b"bob"]
 OF_BATCHES = [step for step in STEPS if step.startswith("batch.")]
 OF_ENCODES = [step for step in STEPS if step.startswith(("encode.", "roll_up."))]
+OF_ERASURES = [step for step in STEPS if step.startswith(("erase.", "erase_embedding.", "check."))]
 
 # Where a day is counted from, and how far from it: the day after the one that a cache closes is a day like no other,
 # and so are the turns of two and more months, after which days leave the window.
@@ -47,21 +51,20 @@ days = st.one_of(
     st.tuples(st.sampled_from(["last closed", "closed before"]), st.sampled_from([0, 0, 0, -1, 1])),
     st.tuples(st.just("newest"), st.sampled_from([0, 1, 2, 31, 62, 100, 100, 400, -1, -40])),
 )
-drawn_events = st.lists(
-    st.tuples(st.sampled_from(USERS), days, st.integers(0, N_INTERESTS - 1), st.sampled_from([1, 3])),
-    min_size=1,
-    max_size=3,
-)
+drawn_event = st.tuples(st.sampled_from(USERS), days, st.integers(0, N_INTERESTS - 1), st.sampled_from([1, 3]))
+drawn_events = st.lists(drawn_event, min_size=1, max_size=3)
+# What comes right before, within and after something rare, or nothing.
+perhaps_events = st.lists(drawn_event, max_size=2)
 Drawn = list[tuple[bytes, tuple[str, int], int, int]]
 
 
 class Orders(RuleBasedStateMachine):
     """One partition, two workers."""
 
-    @initialize(scales=st.sampled_from([*BUNDLES, "day,month"]))
+    @initialize(scales=st.sampled_from([*MODELS, "day,month"]))
     def begin(self, scales: str) -> None:
-        self.folder = tempfile.mkdtemp()
-        self.all = OnePartition(Path(self.folder), BUNDLES[scales], ENCODERS[scales])
+        self.folder, self.models = tempfile.mkdtemp(), MODELS[scales]
+        self.all = OnePartition(Path(self.folder), self.models)
         self.after_closed = {user: [FIRST_DAY, FIRST_DAY] for user in USERS}
 
     @property
@@ -100,6 +103,14 @@ class Orders(RuleBasedStateMachine):
         self.all.run(self.owner.end_encode())
 
     @precondition(lambda self: not self.owner.encodes)
+    @rule(before=st.sampled_from(["read", "written"]), during=perhaps_events, after=perhaps_events)
+    def events_come_while_an_encode_is_in_flight(self, before: str, during: Drawn, after: Drawn) -> None:
+        self.an_encode_begins(before)
+        self.all.apply(*self.dated(during))
+        self.all.run(self.owner.end_encode())
+        self.all.apply(*self.dated(after))
+
+    @precondition(lambda self: not self.owner.encodes)
     @rule()
     def everybody_is_encoded(self) -> None:
         self.note_closed()
@@ -111,11 +122,13 @@ class Orders(RuleBasedStateMachine):
         self.all.send(*self.dated(drawn))
         self.dies(self.all.apply)
 
-    @rule(step=st.sampled_from(OF_ENCODES), compacted=st.booleans())
-    def killed_in_an_encode(self, step: str, compacted: bool) -> None:
+    @rule(step=st.sampled_from(OF_ENCODES), before=perhaps_events, after=perhaps_events, compacted=st.booleans())
+    def killed_in_an_encode(self, step: str, before: Drawn, after: Drawn, compacted: bool) -> None:
+        self.all.apply(*self.dated(before))
         failpoints._failpoint.arm(f"{step}=raise")
         self.note_closed()
         self.dies(lambda: self.all.run(self.owner.encode_all()), compacted=compacted)
+        self.all.apply(*self.dated(after))
 
     def dies(self, step: Callable[[], None], *, compacted: bool = False) -> None:
         """Whether it came to that or not, the worker is killed after the step, and starts again."""
@@ -124,6 +137,9 @@ class Orders(RuleBasedStateMachine):
         except RuntimeError as error:
             assert "failpoint" in str(error)  # noqa: PT017 - whether it raises is drawn
         failpoints._failpoint.disarm()
+        self.starts_again(compacted)
+
+    def starts_again(self, compacted: bool) -> None:
         self.all.run(self.owner.kill())
         self.owner.start()
         self.all.run(self.owner.own(compacted=compacted))
@@ -157,6 +173,53 @@ class Orders(RuleBasedStateMachine):
     def the_other_is_killed(self) -> None:
         self.all.run(self.other.kill())
 
+    @rule(which=st.integers(0, 1), compacted=st.booleans())
+    def another_model_is_deployed(self, which: int, compacted: bool) -> None:
+        self.owner.model = self.models[which]
+        self.starts_again(compacted)
+
+    @rule(noted=st.booleans())
+    def a_walk_goes_on(self, noted: bool) -> None:
+        self.note_closed()
+        self.all.run(self.owner.walk_on(noted=noted))
+
+    @rule(step=st.sampled_from(OF_ENCODES), noted=st.booleans())
+    def killed_in_a_walk(self, step: str, noted: bool) -> None:
+        failpoints._failpoint.arm(f"{step}=raise")
+        self.note_closed()
+        self.dies(lambda: self.all.run(self.owner.walk_on(noted=noted)))
+
+    @rule(is_seen=st.booleans())
+    def the_embeddings_topic_is_made_anew(self, is_seen: bool) -> None:
+        self.all.topics.make_embeddings_anew()
+        if is_seen:
+            self.all.run(self.owner.look_at_output())
+
+    @rule(user=st.sampled_from(USERS))
+    def an_erasure_is_asked(self, user: bytes) -> None:
+        self.all.ask_to_erase(user)
+
+    @rule()
+    def what_was_asked_is_erased(self) -> None:
+        self.all.run(self.owner.erase_asked())
+
+    @rule(step=st.sampled_from(OF_ERASURES), user=st.sampled_from(USERS), compacted=st.booleans())
+    def killed_in_an_erasure(self, step: str, user: bytes, compacted: bool) -> None:
+        self.all.ask_to_erase(user)
+        failpoints._failpoint.arm(f"{step}=raise")
+        self.dies(lambda: self.all.run(self.owner.erase_asked()), compacted=compacted)
+
+    @rule(compacted=st.booleans())
+    def the_owner_loses_its_disk(self, compacted: bool) -> None:
+        self.all.run(self.owner.kill())
+        shutil.rmtree(self.owner.path)
+        self.starts_again(compacted)
+
+    @rule()
+    def the_other_loses_its_disk(self) -> None:
+        self.all.run(self.other.kill())
+        shutil.rmtree(self.other.path, ignore_errors=True)
+
     @rule()
     def the_watermark_is_noted(self) -> None:
         self.all.run(self.owner.partition._commit_and_apply("note", []))
@@ -172,7 +235,11 @@ class Orders(RuleBasedStateMachine):
         failpoints._failpoint.disarm()
         try:
             self.all.apply()
+            self.all.run(self.owner.look_at_output())
+            self.all.run(self.owner.erase_asked())
             self.all.run(self.owner.encode_all())
+            while self.owner.partition.publication.walk is not None:
+                self.all.run(self.owner.walk_on(noted=False))
             self.all.check_published()
             self.all.check_counts(self.owner)
             self.the_other_stands_by(1.0, compacted=True)
@@ -182,7 +249,12 @@ class Orders(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-Orders.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
+class ManyOrders(Orders):
+    """Longer histories, and more of them."""
+
+
+UNHURRIED = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 TestOrders = Orders.TestCase
+TestOrders.settings = settings(max_examples=20, stateful_step_count=30, suppress_health_check=UNHURRIED)
+TestManyOrders = pytest.mark.slow(ManyOrders.TestCase)
+TestManyOrders.settings = settings(max_examples=80, stateful_step_count=50, suppress_health_check=UNHURRIED)

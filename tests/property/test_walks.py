@@ -234,7 +234,7 @@ class Worker:
 
     async def settle(self) -> None:
         await self.step("looks", 0)
-        while self.partition.walk is not None or len(self.partition.store.marks):
+        while self.partition.publication.walk is not None or len(self.partition.store.marks):
             await self.step("encode", 0)
             await self.step("walk", False)
         await self.step("note", 0)

@@ -8,15 +8,14 @@ import pytest
 from lurm_model.inference.incremental import IncrementalEncoder
 from stream import failpoints
 from stream.testing.bundle import FIRST_DAY, tiny_bundle
-from tests.one_partition import OnePartition, on_day
+from tests.one_partition import Model, OnePartition, on_day
 
-BUNDLE = tiny_bundle()
-ENCODER = IncrementalEncoder(BUNDLE, "cpu")
+MODEL = Model(tiny_bundle(), IncrementalEncoder(tiny_bundle(), "cpu"))
 
 
 @pytest.fixture
 def partition(tmp_path: Path) -> Iterator[OnePartition]:
-    made = OnePartition(tmp_path, BUNDLE, ENCODER)
+    made = OnePartition(tmp_path, [MODEL])
     yield made
     made.close()
 

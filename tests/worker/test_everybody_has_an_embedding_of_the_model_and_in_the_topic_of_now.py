@@ -101,6 +101,17 @@ def test_an_embeddings_topic_that_was_made_anew_gets_everybody_while_the_worker_
 
 
 @pytest.mark.slow
+def test_an_embeddings_topic_that_was_made_anew_so_that_it_forgets_users_ends_the_worker(
+    published: WorkerProcess,
+) -> None:
+    settings, topic = published.settings, published.settings.topics.embeddings
+    published.ready()
+    recreate(settings, topic, {"cleanup.policy": "delete"})
+    assert published.wait() == 2, published.output()
+    assert f"topic {topic}: found cleanup.policy=delete, wanted cleanup.policy=compact" in published.output()
+
+
+@pytest.mark.slow
 def test_an_embeddings_topic_that_was_made_anew_or_renamed_while_no_worker_ran_gets_everybody(
     published: WorkerProcess, make_worker: MakeWorker, tmp_path: Path
 ) -> None:

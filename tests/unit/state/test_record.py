@@ -23,6 +23,7 @@ def test_the_first_format_is_read_and_written_for_ever() -> None:
         "erasures_offset": 0,
         "leader_epoch": -1,
         "embeddings_end": 0,
+        "control_id": "",
     }
     where = {"embeddings_topic": "", "embeddings_id": "", "walk": None}
     assert json.loads(encode_record(RECORD)) == json.loads(FIRST_FORMAT) | added | where

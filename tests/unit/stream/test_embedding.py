@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from state.errors import FormatUnknown
-from stream.embedding import Embedding, EmbeddingWriter, Erased, NewestSeq, decode, encode_value, shared_headers
+from stream.embedding import (
+    Embedding,
+    EmbeddingConsumer,
+    EmbeddingWriter,
+    Erased,
+    NewestSeq,
+    decode,
+    encode_value,
+    shared_headers,
+)
+from stream.errors import ConfigInvalid
 
 
 @dataclass
@@ -142,3 +152,9 @@ def test_the_users_seen_longest_ago_are_forgotten_first() -> None:
         newest.is_news(_embedding(user, 5))
     assert not newest.is_news(_embedding("a", 4)), "a was seen after b"
     assert newest.is_news(_embedding("b", 4)), "b was forgotten"
+
+
+@pytest.mark.parametrize("brokers", ["", "a:1,,b:1", "a:1,"])
+def test_addresses_that_are_none_are_named(brokers: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"setting kafka\.brokers: "):
+        EmbeddingConsumer(brokers)

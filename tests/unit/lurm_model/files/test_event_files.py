@@ -239,6 +239,13 @@ def test_a_first_of_march_is_one_however_it_is_written(tmp_path: Path, text: str
     assert events.span == "first=2001-03-01 last=2001-03-01"
 
 
+@pytest.mark.parametrize(("text", "pattern"), [("13:47", "%H:%M"), ("17.08.", "%d.%m."), ("2001-W33-2", "%G-W%V-%u")])
+def test_a_pattern_that_says_no_year_is_refused(tmp_path: Path, text: str, pattern: str) -> None:
+    path = write_one_column(tmp_path / "e.parquet", "ts", [text])
+    with pytest.raises(EventsFileError, match=r"is no pattern of a date with its year: ts=.* row=1$"):
+        load_events([path], reading=Reading(time_unit=pattern))
+
+
 def test_a_time_that_is_written_in_another_way_names_the_option_that_reads_it(tmp_path: Path) -> None:
     with pytest.raises(EventsFileError, match=r"--time-unit .* a pattern .* ts=01/02/2001 10:00"):
         load_events([write_one_column(tmp_path / "e.parquet", "ts", ["01/02/2001 10:00"])])
@@ -439,7 +446,7 @@ def write_many(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["e.csv", "e.jsonl", "e.jsonl.gz", "e.parquet"])
+@pytest.mark.parametrize("name", ["e.csv", pytest.param("e.jsonl", marks=pytest.mark.slow), "e.jsonl.gz", "e.parquet"])
 def test_a_sample_of_whole_lives_never_holds_more_than_a_piece_beside_it_in_every_format(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,10 +247,10 @@ def test_a_walk_over_everybody_goes_on_through_a_rebalance_that_leaves_the_parti
         async with partition_at(tmp_path) as partition:
             partition.store.replay([(RECORD_KEY, encode_record(record), 1)], 7)
             await partition.activate(Source("events", "a", 0), there, 0, lambda: True)
-            assert partition.walk == record.walk, "it goes on where another owner has left it"
-            partition.walk = Walk(there, b"ann")
+            assert partition.publication.walk == record.walk, "it goes on where another owner has left it"
+            partition.publication.walk = Walk(there, b"ann")
             await partition.activate(Source("events", "a", 0), there, 0, lambda: True)
-            assert partition.walk == Walk(there, b"ann")
+            assert partition.publication.walk == Walk(there, b"ann")
 
     asyncio.run(scenario())
 
