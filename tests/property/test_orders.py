@@ -47,14 +47,18 @@ OF_ERASURES = [step for step in STEPS if step.startswith(("erase.", "erase_embed
 
 # Where a day is counted from, and how far from it: the day after the one that a cache closes is a day like no other,
 # and so are the turns of two and more months, after which days leave the window.
-days = st.one_of(
-    st.tuples(st.sampled_from(["last closed", "closed before"]), st.sampled_from([0, 0, 0, -1, 1])),
-    st.tuples(st.just("newest"), st.sampled_from([0, 1, 2, 31, 62, 100, 100, 400, -1, -40])),
-)
-drawn_event = st.tuples(st.sampled_from(USERS), days, st.integers(0, N_INTERESTS - 1), st.sampled_from([1, 3]))
-drawn_events = st.lists(drawn_event, min_size=1, max_size=3)
-# What comes right before, within and after something rare, or nothing.
-perhaps_events = st.lists(drawn_event, max_size=2)
+late = st.tuples(st.sampled_from(["closed before", "closed before", "last closed"]), st.sampled_from([0, 0, 0, -1, 1]))
+ahead = st.tuples(st.just("newest"), st.sampled_from([62, 100, 100, 400]))
+near = st.tuples(st.just("newest"), st.sampled_from([0, 1, 2, 31, 62, 100, 100, 400, -1, -40]))
+
+
+def events_on(*days: st.SearchStrategy[tuple[str, int]], least: int = 0) -> st.SearchStrategy["Drawn"]:
+    """A few events, most of them of one user."""
+    user, interest = st.sampled_from([b"ann", b"ann", b"ann", b"bob"]), st.integers(0, N_INTERESTS - 1)
+    return st.lists(st.tuples(user, st.one_of(*days), interest, st.sampled_from([1, 3])), min_size=least, max_size=3)
+
+
+drawn_events = events_on(late, near, least=1)
 Drawn = list[tuple[bytes, tuple[str, int], int, int]]
 
 
@@ -103,7 +107,7 @@ class Orders(RuleBasedStateMachine):
         self.all.run(self.owner.end_encode())
 
     @precondition(lambda self: not self.owner.encodes)
-    @rule(before=st.sampled_from(["read", "written"]), during=perhaps_events, after=perhaps_events)
+    @rule(before=st.sampled_from(["read", "written"]), during=events_on(ahead, near), after=events_on(late))
     def events_come_while_an_encode_is_in_flight(self, before: str, during: Drawn, after: Drawn) -> None:
         self.an_encode_begins(before)
         self.all.apply(*self.dated(during))
@@ -122,8 +126,16 @@ class Orders(RuleBasedStateMachine):
         self.all.send(*self.dated(drawn))
         self.dies(self.all.apply)
 
-    @rule(step=st.sampled_from(OF_ENCODES), before=perhaps_events, after=perhaps_events, compacted=st.booleans())
-    def killed_in_an_encode(self, step: str, before: Drawn, after: Drawn, compacted: bool) -> None:
+    @rule(
+        step=st.sampled_from([*OF_ENCODES, "roll_up.applied", "roll_up.applied"]),
+        settled=events_on(near, least=1),
+        before=events_on(ahead, least=1),
+        after=events_on(late, least=1),
+        compacted=st.booleans(),
+    )
+    def killed_in_an_encode(self, step: str, settled: Drawn, before: Drawn, after: Drawn, compacted: bool) -> None:
+        self.all.apply(*self.dated(settled))
+        self.everybody_is_encoded()
         self.all.apply(*self.dated(before))
         failpoints._failpoint.arm(f"{step}=raise")
         self.note_closed()
