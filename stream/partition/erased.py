@@ -73,6 +73,7 @@ class ErasedUsers:
     def follow(self, topic_id: str) -> None:
         """Read another topic of the name from its beginning; what the former said holds on here."""
         if "" not in (topic_id, self.topic_id) and topic_id != self.topic_id:
+            logger.error("the erasures topic is another one, what the former said may be forgotten: id=%s", topic_id)
             self.next_offset = 0
         self.topic_id = topic_id or self.topic_id
 

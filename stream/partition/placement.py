@@ -1,4 +1,4 @@
-"""Whether a partition's users lie where the topic's partitioner puts them, told from samples of its batches.
+"""Whether a partition's users lie where the topic's partitioner puts them, told from a sample of every batch.
 
 Where producers disagree, a user has half a life in one partition and half in another, each counted right and each with
 an embedding of its own: nothing else would show it. Nobody is refused: the counts of each partition are true.
@@ -15,9 +15,8 @@ from stream.records.partitioners import Partitioner, explanation, partitions_of
 
 logger = logging.getLogger("lurm")
 
-# So many users of a batch are looked at, evenly spread, a sixth of a millisecond, and of ten batches a second.
+# So many users of a batch are looked at, evenly spread: a sixth of a millisecond.
 _USERS_MAX: Final = 1024
-_LOOKED_EVERY_MS: Final = 100
 _SAID_EVERY_MS: Final = 600_000
 _PRODUCERS: Final = {
     "murmur2": "Java, librdkafka's murmur2_random",
@@ -27,7 +26,7 @@ _PRODUCERS: Final = {
 
 
 class Placement:
-    """Looks at users of a topic with so many partitions, and says what it finds now and then."""
+    """Looks at the users of every batch of a topic with so many partitions, and says what it finds now and then."""
 
     def __init__(
         self, topic: str, n_partitions: int, partitioner: Partitioner | Literal["any"], metrics: WorkerMetrics
@@ -36,15 +35,12 @@ class Placement:
         self._n_partitions = n_partitions
         self._partitioner = partitioner
         self._metrics = metrics
-        self._looked_at_ms: dict[int, int] = {}
         self._said_at_ms: dict[int, int] = {}
 
     def look(self, users: Sequence[bytes], partition: int, now_ms: int) -> None:
-        """Count those of a batch's users who lie in their partition, and those who do not, if it is time to."""
-        last_ms = self._looked_at_ms.get(partition, -_LOOKED_EVERY_MS)
-        if self._partitioner == "any" or not users or abs(now_ms - last_ms) < _LOOKED_EVERY_MS:
+        """Count those of these users who lie in their partition, and those who do not."""
+        if self._partitioner == "any" or not users:
             return
-        self._looked_at_ms[partition] = now_ms
         looked_at = users[:: -(-len(users) // _USERS_MAX)]
         homes = partitions_of(looked_at, self._n_partitions, self._partitioner)
         away = np.flatnonzero(homes != partition).tolist()

@@ -54,15 +54,6 @@ def test_of_a_large_batch_a_spread_sample_is_looked_at() -> None:
     assert wrong > 600
 
 
-def test_of_many_small_batches_ten_a_second_are_looked_at() -> None:
-    metrics, users = WorkerMetrics(), in_partition(3, "murmur2")
-    placement = Placement("events", 8, "murmur2", metrics)
-    for now_ms in range(0, 200, 10):
-        placement.look(users, 3, now_ms)
-        placement.look(users, 4, now_ms)
-    assert counts(metrics) == (2 * len(users), 2 * len(users))
-
-
 def test_any_partitioner_is_not_looked_at() -> None:
     metrics = WorkerMetrics()
     Placement("events", 8, "any", metrics).look(USERS, 0, 0)
