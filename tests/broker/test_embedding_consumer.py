@@ -13,7 +13,7 @@ import pytest
 from stream.embedding import Change, Embedding, EmbeddingConsumer, Erased, headers_of, shared_headers
 from stream.errors import ConfigInvalid, SpaceMixed
 from stream.kafka.connection import admin
-from stream.kafka.topics import create_missing, n_partitions, topic_id
+from stream.kafka.topics import create_missing, n_partitions
 from stream.settings import Settings
 from tests.brokers import MakeSettings, producer
 
@@ -41,9 +41,11 @@ def _write(
             kafka.abort_transaction() if client["abort"] else kafka.commit_transaction()
 
 
+# The embedded broker gives topics no id.
+ON_KAFKA = pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+
+
 def _make_anew(settings: Settings) -> None:
-    if not topic_id(settings, settings.topics.embeddings):
-        pytest.skip("this broker gives topics no id")
     with admin(settings) as client:
         client.delete_topics([settings.topics.embeddings])
     deadline = time.monotonic() + DEADLINE_S
@@ -177,6 +179,7 @@ def test_a_consumer_may_be_closed_within_its_block(settings: Settings) -> None:
         assert _poll(consumer, 1) == [("b", 2)], "a was handled, b was not"
 
 
+@ON_KAFKA
 @pytest.mark.parametrize("n_new", [2, 20])
 @pytest.mark.parametrize("is_group", [True, False])
 @pytest.mark.parametrize("from_beginning", [True, False])
@@ -197,6 +200,7 @@ def test_a_topic_that_is_made_anew_is_read_from_its_beginning(
             assert consumer.poll(2) == []
 
 
+@ON_KAFKA
 def test_a_commit_in_a_topic_of_before_is_none_in_a_topic_of_its_name(settings: Settings) -> None:
     with _group(settings) as consumer:
         _write(settings, [(f"u{i}", i) for i in range(5)])

@@ -9,7 +9,7 @@ erased, and every disk counts each event once.
 import gc
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,8 +38,6 @@ def model(scales: str, seed: int) -> Model:
 
 
 MODELS = {scales: [model(scales, seed) for seed in range(2)] for scales in ("day,month", "day", "day,week,year")}
-# Each crash collects what is held of a database: not all of torch again.
-gc.freeze()
 USERS = [b"ann", b"bob"]
 OF_BATCHES = [step for step in STEPS if step.startswith("batch.")]
 OF_ENCODES = [step for step in STEPS if step.startswith(("encode.", "roll_up."))]
@@ -60,6 +58,14 @@ def events_on(*days: st.SearchStrategy[tuple[str, int]], least: int = 0) -> st.S
 
 drawn_events = events_on(late, near, least=1)
 Drawn = list[tuple[bytes, tuple[str, int], int, int]]
+
+
+@pytest.fixture(autouse=True)
+def frozen() -> Iterator[None]:
+    """Each crash collects what is held of a database: not all that other tests hold again."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class Orders(RuleBasedStateMachine):
