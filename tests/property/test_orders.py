@@ -273,6 +273,6 @@ class ManyOrders(Orders):
 
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 TestOrders = Orders.TestCase
-TestOrders.settings = settings(max_examples=20, stateful_step_count=30, suppress_health_check=UNHURRIED)
-TestManyOrders = pytest.mark.slow(ManyOrders.TestCase)
-TestManyOrders.settings = settings(max_examples=80, stateful_step_count=50, suppress_health_check=UNHURRIED)
+TestOrders.settings = settings(max_examples=12, stateful_step_count=30, suppress_health_check=UNHURRIED)
+TestManyOrders = pytest.mark.slow(pytest.mark.timeout(900)(ManyOrders.TestCase))
+TestManyOrders.settings = settings(max_examples=30, stateful_step_count=50, suppress_health_check=UNHURRIED)
