@@ -71,6 +71,12 @@ def client_arguments(kafka: Kafka, client_id: str = "lurm") -> dict[str, Any]:
     }
 
 
+def impatient(settings: Settings, seconds: float) -> Settings:
+    """The settings for a question that is asked again anyway: its thread must not hold up the worker's end."""
+    deadline = {"start_deadline_s": min(seconds, settings.kafka.start_deadline_s)}
+    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update=deadline)})
+
+
 def aiokafka_arguments(kafka: Kafka) -> dict[str, Any]:
     """Arguments that every aiokafka client takes."""
     return {

@@ -50,13 +50,13 @@ class Publication:
         before = known.output if known.walk is None else known.walk.to
         if walk is None or (known.walk is not None and before.fits(walk.to)):
             return False
-        self._count("topic" if before.model_id == output.model_id else "model")
+        cause = "topic" if before.model_id == output.model_id else "model"
+        self._count(cause)
         self.shown_end = 0
         self._writer.begin_topic(output.topic)
         logger.info(
             "another %s: everybody is published again: partition=%d %s before: %s%s",
-            "topic" if before.model_id == output.model_id else "model",
-            self._writer.partition, output, before, " (not everybody yet)" if known.walk else "",
+            cause, self._writer.partition, output, before, " (not everybody yet)" if known.walk else "",
         )  # fmt: skip
         return True
 

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream.errors import LurmError
-from stream.kafka.connection import aiokafka_arguments, fetch_or_wait
+from stream.kafka.connection import aiokafka_arguments, fetch_or_wait, impatient
 from stream.kafka.topics import topic_ids
 from stream.partition.erasing import Asked
 from stream.partition.ownership import Ownership
@@ -29,7 +29,6 @@ from stream.settings import Settings
 logger = logging.getLogger("lurm")
 
 _PAUSE_S: Final = 0.5
-# A broker is asked again anyway, and its thread must not hold up the worker's end.
 _DEADLINE_S: Final = 5.0
 _GONE_PAUSE_S: Final = 5.0
 
@@ -40,8 +39,7 @@ class ControlReader:
     def __init__(self, ownership: Ownership, settings: Settings) -> None:
         self._ownership = ownership
         self._kafka = settings.kafka
-        seconds = {"start_deadline_s": min(_DEADLINE_S, settings.kafka.start_deadline_s)}
-        self._impatient = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=seconds)})
+        self._impatient = impatient(settings, _DEADLINE_S)
 
     async def run(self) -> None:
         """Read until cancelled."""

@@ -16,6 +16,7 @@ from typing import Final
 from state.walk import Output
 from stream.errors import ConfigInvalid, LurmError, OutputLost
 from stream.fatal import die
+from stream.kafka.connection import impatient
 from stream.kafka.output import read_output
 from stream.kafka.topics import end_offsets, refuse_wrong
 from stream.partition.ownership import Ownership
@@ -26,7 +27,6 @@ from stream.settings import Settings
 logger = logging.getLogger("lurm")
 
 _INTERVAL_S: Final = 10.0
-# A broker is asked again anyway, and its thread must not hold up the worker's end.
 _DEADLINE_S: Final = 5.0
 # Whoever makes the topic anew by hand is given this many looks.
 _GONE_MAX: Final = 3
@@ -40,8 +40,7 @@ class OutputWatch:
     """Looks at the embeddings topic of one worker."""
 
     def __init__(self, ownership: Ownership, settings: Settings, model_id: str) -> None:
-        kafka = {"start_deadline_s": min(_DEADLINE_S, settings.kafka.start_deadline_s)}
-        self._settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=kafka)})
+        self._settings = impatient(settings, _DEADLINE_S)
         self._ownership = ownership
         self._model_id = model_id
         self._n_gone = 0
